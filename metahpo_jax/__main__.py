@@ -1,0 +1,7 @@
+"""`python -m metahpo_jax` is the `metahpo` command."""
+
+import sys
+
+from metahpo_jax.cli import main
+
+sys.exit(main())

@@ -1,0 +1,467 @@
+"""The one training loop of every meta-learner: meta-steps compiled in chunks, host work only between them.
+
+`descent` makes a meta-learner of any hypergradient estimator and any optax optimiser; `fit` trains a meta-learner,
+for one key or for many lanes (folds of a cross-validation, seeds) in the same program.
+"""
+
+import contextlib
+import hashlib
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+
+from metahpo_jax.base import Array, HyperGrad, Key, MetaLearner, PyTree
+from metahpo_jax.checkpoint import load_checkpoint, restore, save_checkpoint
+from metahpo_jax.errors import CheckpointError, ConfigError, ObjectiveError
+
+Hook = Callable[[int, PyTree, PyTree], None]  # meta-steps done, metrics of the last chunk (NumPy), a copy of meta_state
+
+
+class MetaMetrics(struct.PyTreeNode):
+    """What one meta-step measured. A meta-learner that returns this record has its divergence watched by `fit`."""
+
+    loss: Array  # `[]` mean over the finite tasks, NaN without one
+    finite: Array  # `[]` int32: tasks whose loss and gradient are finite
+    tasks: Array  # `[]` int32: tasks of the batch
+    gradient_norm: Array  # `[]` global norm of the mean gradient, before the clip
+    info: PyTree = ()  # the estimator's `info`: mean over the finite tasks
+
+
+class DescentState(struct.PyTreeNode):
+    """The `meta_state` of `descent`."""
+
+    theta: PyTree
+    opt_state: PyTree
+    step: Array  # `[]` int32: meta-steps taken
+
+
+def descent(
+    hypergrad: HyperGrad,
+    theta_init: Callable[[Key], PyTree],
+    optimiser: optax.GradientTransformation,
+    *,
+    max_norm: float | None,
+) -> MetaLearner:
+    """Gradient descent on the mean loss over a batch of tasks.
+
+    A task whose loss or gradient is not finite is masked out before the mean, the norm and the clip. Where no task is
+    finite, `theta` and the optimiser's state stay as they are.
+
+    Args:
+      hypergrad: a full-horizon estimator, one whose carry is `()`.
+      theta_init: draws the first `theta`.
+      optimiser: of the library optax.
+      max_norm: the mean gradient is scaled down to this global norm; None leaves it.
+
+    Raises:
+      ConfigError: for a `max_norm` that is not positive, or (where `step` is traced) an estimator with a carry.
+    """
+    if max_norm is not None and not max_norm > 0:
+        raise ConfigError(f"descent: max_norm must be a positive number or None, got {max_norm}; 1.0 is usual.")
+
+    def estimate(key: Key, theta: PyTree, task: PyTree) -> Any:
+        first, second = jax.random.split(key)
+        carry = hypergrad.init(first, theta, task)
+        if jax.tree.leaves(carry):
+            raise ConfigError(
+                "descent: hypergrad must be a full-horizon estimator with the carry (), got one that keeps a state "
+                "between steps; use metahpo_jax.hypergrad.reverse."
+            )
+        return hypergrad.step(second, theta, carry, task)[0]
+
+    def init(key: Key) -> DescentState:
+        theta = theta_init(key)
+        return DescentState(theta=theta, opt_state=optimiser.init(theta), step=jnp.zeros((), jnp.int32))
+
+    def step(key: Key, meta_state: DescentState, task_batch: PyTree) -> tuple[DescentState, MetaMetrics]:
+        theta = meta_state.theta
+        tasks = jax.tree.leaves(task_batch)[0].shape[0]
+        estimates = jax.vmap(estimate, (0, None, 0))(jax.random.split(key, tasks), theta, task_batch)
+        finite = jnp.isfinite(estimates.loss)
+        for leaf in jax.tree.leaves(estimates.gradient):
+            finite &= jnp.all(jnp.isfinite(leaf), axis=tuple(range(1, leaf.ndim)))
+        gradient = _masked_mean(estimates.gradient, finite)
+        norm = _global_norm(gradient)
+        if max_norm is not None:
+            scale = jnp.minimum(1.0, max_norm / jnp.maximum(norm, jnp.finfo(norm.dtype).tiny))
+            gradient = jax.tree.map(lambda g: g * scale.astype(g.dtype), gradient)
+        updates, opt_state = optimiser.update(gradient, meta_state.opt_state, theta)
+        usable = jnp.any(finite) & jnp.isfinite(norm)
+        new_theta, opt_state = jax.tree.map(
+            lambda new, old: jnp.where(usable, new, old),
+            (optax.apply_updates(theta, updates), opt_state),
+            (theta, meta_state.opt_state),
+        )
+        metrics = MetaMetrics(
+            loss=jnp.where(jnp.any(finite), _masked_mean(estimates.loss, finite), jnp.nan),
+            finite=jnp.sum(finite, dtype=jnp.int32),
+            tasks=jnp.asarray(tasks, jnp.int32),
+            gradient_norm=norm,
+            info=_masked_mean(estimates.info, finite),
+        )
+        return DescentState(theta=new_theta, opt_state=opt_state, step=meta_state.step + 1), metrics
+
+    return MetaLearner(init, step, lambda meta_state: meta_state.theta)
+
+
+def _masked_mean(tree: PyTree, mask: Array) -> PyTree:
+    """Mean over the leading axis where `mask [tasks]` holds, 0 where it holds nowhere. It divides first: sums
+    overflow."""
+
+    def mean(leaf: Array) -> Array:
+        kept = mask.reshape(mask.shape + (1,) * (leaf.ndim - 1))
+        dtype = leaf.dtype if jnp.issubdtype(leaf.dtype, jnp.floating) else jnp.float32
+        count = jnp.maximum(jnp.sum(mask), 1).astype(dtype)
+        return jnp.sum(jnp.where(kept, leaf.astype(dtype) / count, 0), axis=0, dtype=dtype)
+
+    return jax.tree.map(mean, tree)
+
+
+def _global_norm(tree: PyTree) -> Array:
+    """Square root of the sum of squares, scaled by the largest entry: the square of 1e20 is infinite in float32."""
+    largest = jnp.max(jnp.stack([jnp.max(jnp.abs(leaf), initial=0.0) for leaf in jax.tree.leaves(tree)]))
+    safe = jnp.where(largest > 0, largest, 1)
+    return safe * optax.tree.norm(jax.tree.map(lambda leaf: leaf / safe.astype(leaf.dtype), tree))
+
+
+class Program(NamedTuple):
+    """The pure functions that `fit` compiles, for one lane; a caller may vmap, lower or export them."""
+
+    init: Callable[[Key], PyTree]
+    run: Callable[[PyTree, Key, PyTree, Array, Array], tuple[PyTree, PyTree]]
+    # meta_state, key, data, start, stop -> meta_state, metrics `[chunk]`, of which the first stop - start are filled
+
+
+def program(meta_learner: MetaLearner, sample_tasks: Callable[[Key, PyTree], PyTree], chunk: int) -> Program:
+    """The loop of at most `chunk` meta-steps from `start` to `stop`, both traced: every chunk runs the same program."""
+
+    def init(key: Key) -> PyTree:
+        return _strong(meta_learner.init(jax.random.split(key)[0]))
+
+    @jax.jit  # so that finding the shapes of the metrics and compiling the loop share one trace
+    def one_step(key: Key, index: Array, meta_state: PyTree, data: PyTree) -> tuple[PyTree, PyTree]:
+        sample_key, step_key = jax.random.split(jax.random.fold_in(key, index))
+        return _strong(meta_learner.step(step_key, meta_state, sample_tasks(sample_key, data)))
+
+    def run(meta_state: PyTree, key: Key, data: PyTree, start: Array, stop: Array) -> tuple[PyTree, PyTree]:
+        run_key = jax.random.split(key)[1]
+        shapes = jax.eval_shape(one_step, run_key, start, meta_state, data)[1]
+        buffer = jax.tree.map(lambda x: jnp.zeros((chunk, *x.shape), x.dtype), shapes)
+
+        def body(index: Array, carry: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
+            meta_state, buffer = carry
+            meta_state, metrics = one_step(run_key, index, meta_state, data)
+            return meta_state, jax.tree.map(lambda b, m: b.at[index - start].set(m), buffer, metrics)
+
+        return jax.lax.fori_loop(start, stop, body, (meta_state, buffer))
+
+    return Program(init, run)
+
+
+def _strong(tree: PyTree) -> PyTree:
+    """Drops JAX's weak types, which would differ between the first chunk, the later ones and a resumed run."""
+    return jax.tree.map(lambda x: jax.lax.convert_element_type(x, jnp.asarray(x).dtype), tree)
+
+
+class FitResult(NamedTuple):
+    """What `fit` returns; with `batch=True` every leaf has the lanes `[S]` in front, so lane s is `tree.map(lambda x:
+    x[s], result)`."""
+
+    meta_state: PyTree  # `meta_learner.export(meta_state)` gives theta
+    metrics: PyTree  # NumPy arrays `[steps]`
+
+
+def fit(
+    meta_learner: MetaLearner,
+    sample_tasks: Callable[[Key, PyTree], PyTree],
+    key: Key,
+    *,
+    steps: int,
+    chunk: int = 100,
+    data: PyTree = None,
+    batch: bool = False,
+    data_axes: Any = 0,
+    hooks: Sequence[Hook] = (),
+    checkpoint: Path | None = None,
+    identity: str = "",
+    every: int = 1,
+    progress: bool = False,
+) -> FitResult:
+    """Trains a meta-learner for `steps` meta-steps.
+
+    Chunks of `chunk` steps run as one compiled program whose `meta_state` is donated; the next chunk is dispatched
+    before the metrics of the last one are read. Keys depend on the step's number alone: `init_key, run_key =
+    split(key)` and, for step i, `sample_key, step_key = split(fold_in(run_key, i))`. So a resumed run is
+    bit-identical to an uninterrupted one (same chunk, device and versions).
+
+    Args:
+      meta_learner: what to train.
+      sample_tasks: `(key, data) -> task_batch`, traced.
+      key: a typed key; with `batch`, `[S]` of them.
+      steps: number of meta-steps. A finished checkpoint is continued by a larger number.
+      chunk: meta-steps between two looks of the host.
+      data: arrays that `sample_tasks` draws from; passed as arguments, never compiled in.
+      batch: trains `S` lanes at once; `data` has the lanes in front, or as `data_axes` says.
+      data_axes: `in_axes` of `data` for `jax.vmap`; None for an array that all lanes share.
+      hooks: called in order after each chunk as `hook(step, metrics, meta_state)`, with a copy of the state that
+        stays valid.
+      checkpoint: file to save to, and to resume from where it exists. SIGINT and SIGTERM are held back until the
+        chunk is saved, then take their usual course; a second one does so at once.
+      identity: names the run (method, settings, meta-dataset); a checkpoint of another identity, key or data is
+        refused.
+      every: chunks between two checkpoints. The last chunk is always saved.
+      progress: shows a bar on stderr.
+
+    Raises:
+      ConfigError: for arguments out of range.
+      CheckpointError: when the checkpoint cannot be written, is damaged or belongs to another run.
+      ObjectiveError: when no task of any lane gave a finite loss and gradient for `chunk` meta-steps in a row.
+    """
+    lanes = _check_arguments(key, steps, chunk, every, data, batch, data_axes, checkpoint, identity)
+    init, run = program(meta_learner, sample_tasks, chunk)
+    if batch:
+        init, run = jax.vmap(init), jax.vmap(run, in_axes=(0, 0, data_axes, None, None))
+    run = jax.jit(run, donate_argnums=0)
+    record = _Record(chunk, batch)
+    store = None
+    done = 0
+    if checkpoint is None:
+        meta_state = jax.jit(init)(key)
+    else:
+        store = _Store(checkpoint, {"run": identity, "lanes": lanes, "inputs": _digest((key, data))})
+        shapes = jax.eval_shape(init, key)
+        metrics_shapes = jax.eval_shape(run, shapes, key, data, np.int32(0), np.int32(0))[1]
+        resumed = store.load(shapes, metrics_shapes, steps, batch)
+        if resumed is None:
+            meta_state = jax.jit(init)(key)
+        else:
+            done, meta_state, metrics = resumed
+            record.add(done, metrics)
+
+    pending: tuple[int, PyTree, PyTree] | None = None  # of the chunk in flight: its last step, metrics and state
+
+    def finish(stop: int, buffer: PyTree, kept: PyTree) -> None:
+        metrics = record.read(stop, buffer)
+        record.add(stop, metrics)
+        for hook in hooks:
+            hook(stop, metrics, kept)
+        if store is not None and due(stop):
+            store.save(stop, kept, record.metrics())
+        bar(stop, metrics)
+
+    def due(stop: int) -> bool:
+        return stop == steps or -(-stop // chunk) % every == 0
+
+    with _progress_bar(steps, done, progress) as bar, _HeldSignals(store is not None) as signals:
+        while done < steps:
+            start, done = done, min(done + chunk, steps)
+            meta_state, buffer = run(meta_state, key, data, np.int32(start), np.int32(done))
+            # The next call of `run` donates the state: whoever needs it later gets a copy, made on the device.
+            kept = jax.tree.map(jnp.copy, meta_state) if hooks or (store is not None and due(done)) else None
+            if pending is not None:
+                finish(*pending)
+            pending = (done, buffer, kept)
+            if store is not None and signals.caught is not None:
+                finish(*pending)
+                pending = None
+                if not due(done):
+                    store.save(done, meta_state, record.metrics())
+                signals.deliver()
+        if pending is not None:
+            finish(*pending)
+    record.warn()
+    return FitResult(meta_state, record.metrics())
+
+
+def _check_arguments(
+    key: Key, steps: int, chunk: int, every: int, data: PyTree, batch: bool, data_axes: Any, checkpoint: Path | None,
+    identity: str,
+) -> int | None:  # fmt: skip
+    """The number of lanes, None without `batch`."""
+    for name, value in {"steps": steps, "chunk": chunk, "every": every}.items():
+        if value < 1:
+            raise ConfigError(f"fit: {name} must be at least 1, got {value}; give a positive whole number.")
+    if not _is_key(key) or key.ndim != int(batch):
+        expected = "typed keys of shape [S] with batch=True" if batch else "one typed key without batch=True"
+        got = f"{key.dtype}{list(key.shape)}" if isinstance(key, jax.Array) else repr(key)
+        raise ConfigError(f"fit: key must be {expected}, got {got}; make it by jax.random.key, and split it for lanes.")
+    if checkpoint is not None and not identity:
+        raise ConfigError(
+            "fit: identity must name the run that the checkpoint belongs to, got ''; join method, settings and the "
+            "hash of the meta-dataset."
+        )
+    if not batch:
+        return None
+    lanes = key.shape[0]
+    wrong = [np.shape(leaf) for leaf in jax.tree.leaves(data) if np.shape(leaf)[:1] != (lanes,)]
+    if data_axes == 0 and wrong:
+        raise ConfigError(
+            f"fit: every array of data must have a leading axis of {lanes} lanes as key has, got shape "
+            f"{list(wrong[0])}; stack the lanes, or set data_axes for arrays that they share."
+        )
+    return lanes
+
+
+class _Record:
+    """The metrics so far, and for how many meta-steps each lane has been without a finite task."""
+
+    def __init__(self, chunk: int, batch: bool):
+        self.chunk, self.axis = chunk, int(batch)  # metrics are `[time]`, with batch `[S, time]`
+        self.pieces: list[PyTree] = []
+        self.steps = 0
+        self.streak = np.zeros((), np.int64)
+
+    def read(self, stop: int, buffer: PyTree) -> PyTree:
+        """The filled part of a chunk's metrics; waits for the chunk to end."""
+        part = (slice(None),) * self.axis + (slice(stop - self.steps),)
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[part], buffer)
+
+    def add(self, stop: int, metrics: PyTree) -> None:
+        """Appends metrics up to step `stop`; raises ObjectiveError when all lanes have diverged for a whole chunk."""
+        self.pieces.append(metrics)
+        self.steps = stop
+        if not isinstance(metrics, MetaMetrics):
+            return
+        alive = np.asarray(metrics.finite) > 0
+        trailing = np.argmax(alive[..., ::-1], axis=-1)
+        self.streak = np.where(alive.any(axis=-1), trailing, self.streak + alive.shape[-1])
+        shortest = int(self.streak.min())
+        if shortest >= self.chunk:
+            raise ObjectiveError(
+                f"fit: no task gave a finite loss and gradient in the meta-steps {stop - shortest} to {stop - 1}; "
+                "lower the learning rate, clip by max_norm, or look at the tasks that sample_tasks draws."
+            )
+
+    def metrics(self) -> PyTree:
+        """All of them, `[steps]` or `[S, steps]`."""
+        self.pieces = [jax.tree.map(lambda *parts: np.concatenate(parts, axis=self.axis), *self.pieces)]
+        return self.pieces[0]
+
+    def warn(self) -> None:
+        """Names the lanes that ended diverged while others went on."""
+        lanes = np.flatnonzero(self.streak >= self.chunk).tolist()
+        if lanes:
+            warnings.warn(
+                f"fit: lanes {lanes} had no finite task for their last {self.chunk} meta-steps or more; leave them out "
+                "of means, their theta is not trained to the end.",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+
+
+class _Store:
+    """The checkpoint of one run."""
+
+    def __init__(self, path: Path, identity: dict[str, Any]):
+        self.path, self.identity = Path(path), identity
+
+    def save(self, step: int, meta_state: PyTree, metrics: PyTree) -> None:
+        tree = {"meta_state": meta_state, "metrics": metrics}
+        save_checkpoint(
+            self.path, tree, kind="fit", identity=self.identity, metadata={"step": step}, allow_nonfinite=True
+        )
+
+    def load(self, meta_state: PyTree, buffer: PyTree, steps: int, batch: bool) -> tuple[int, PyTree, PyTree] | None:
+        """Step, state and metrics, of the shapes given; None where there is no file yet."""
+        if not self.path.exists() and not self.path.is_symlink():
+            return None
+        leaves, metadata = load_checkpoint(self.path, kind="fit", identity=self.identity, allow_nonfinite=True)
+        step = metadata.get("step")
+        if not isinstance(step, int) or not 0 < step <= steps:
+            raise CheckpointError(
+                f"{self.path}: its step is {step}, expected 1 to {steps}; raise steps, or delete the file to start "
+                "anew."
+            )
+
+        def at_step(leaf: Array) -> jax.ShapeDtypeStruct:
+            shape = (leaf.shape[0], step, *leaf.shape[2:]) if batch else (step, *leaf.shape[1:])
+            return jax.ShapeDtypeStruct(shape, leaf.dtype)
+
+        like = {"meta_state": meta_state, "metrics": jax.tree.map(at_step, buffer)}
+        tree = restore(leaves, like, str(self.path))
+        # A copy, since the state is donated and JAX may share memory with the arrays that were read.
+        return step, jax.tree.map(lambda x: jnp.array(x, copy=True), tree["meta_state"]), tree["metrics"]
+
+
+def _digest(tree: PyTree) -> str:
+    """SHA-256 of the arrays and keys of a tree with their names, shapes and types."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        array = np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+        kind = jax.random.key_impl(leaf) if _is_key(leaf) else array.dtype
+        digest.update(f"{jax.tree_util.keystr(path)} {kind} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _is_key(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+class _HeldSignals:
+    """Holds SIGINT and SIGTERM back until `deliver`; the second one acts at once. Does nothing outside the main
+    thread."""
+
+    def __init__(self, active: bool):
+        self.active = active and threading.current_thread() is threading.main_thread()
+        self.caught: int | None = None
+        self.handlers: dict[int, Any] = {}
+
+    def __enter__(self) -> "_HeldSignals":
+        if self.active:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):  # what is ignored stays so
+                    self.handlers[number] = signal.signal(number, self._hold)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._let_go()
+        if self.caught is not None:
+            signal.raise_signal(self.caught)
+
+    def deliver(self) -> None:
+        """Raises the signal again under the handler that it was meant for; returns if that one does."""
+        number, self.caught = self.caught, None
+        self._let_go()
+        if number is not None:
+            signal.raise_signal(number)
+        self.__enter__()
+
+    def _hold(self, number: int, frame: object) -> None:
+        if self.caught is not None:
+            self._let_go()
+            signal.raise_signal(number)
+        self.caught = number
+
+    def _let_go(self) -> None:
+        while self.handlers:
+            signal.signal(*self.handlers.popitem())
+
+
+@contextlib.contextmanager
+def _progress_bar(steps: int, done: int, shown: bool) -> Iterator[Callable[[int, PyTree], None]]:
+    """A function to call with the steps done and the last metrics."""
+    if not shown:
+        yield lambda step, metrics: None
+        return
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = (*Progress.get_default_columns()[:-1], MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("meta-training", total=steps, completed=done)
+
+        def update(step: int, metrics: PyTree) -> None:
+            loss = f", loss {np.mean(metrics.loss[..., -1]):.4g}" if isinstance(metrics, MetaMetrics) else ""
+            bar.update(task, completed=step, description=f"meta-training{loss}")
+
+        yield update

@@ -1,0 +1,88 @@
+"""Small made-up inputs that several test files share."""
+
+import numpy as np
+
+from metahpo_jax.base import Status
+from metahpo_jax.metadata import MetaDataset, TaskRecord
+from metahpo_jax.spaces import Choice, Float, Int, Space
+
+
+def tiny_space() -> Space:
+    """One hyperparameter of each kind, and a condition."""
+    return Space(
+        learning_rate=Float(1e-4, 1.0, log=True),
+        width=Int(8, 128, log=True),
+        optimiser=Choice("sgd", "adam"),
+        momentum=Float(0.0, 0.99, when={"optimiser": "sgd"}),
+    )
+
+
+def tiny_metadataset(tasks: int = 4, configs: int = 16, points: int = 3, seed: int = 0) -> MetaDataset:
+    """A meta-dataset of smooth losses whose best learning rate differs a little from task to task.
+
+    The configuration of the highest learning rate diverges after its first point on every task. Fidelities are
+    `3 ** (p + 1)` samples.
+    """
+    rng = np.random.default_rng(seed)
+    space = tiny_space()
+    drawn = rng.random((configs, space.size), np.float32)
+    decoded = [space.decode(row) for row in drawn]
+    active = np.array([[name in config for name in space] for config in decoded])
+    u = np.where(active, [space.encode(config) for config in decoded], drawn).astype(np.float32)
+    fidelity = 3.0 ** np.arange(1, points + 1)
+    classes = 2 + np.arange(tasks) % 3
+    prior = 0.98 * np.log(classes)
+
+    optimum = 0.6 + 0.1 * rng.standard_normal(tasks)
+    floor = 0.05 + 0.4 * (u[None, :, 0] - optimum[:, None]) ** 2 + 0.02 * (u[None, :, 1] - 0.7) ** 2  # `[T, N]`
+    progress = 1.0 - np.exp(-3.0 * (np.arange(points) + 1) / points)  # `[P]`
+    # A share of what there is to gain over the prior, so that losses stay between 0 and the prior entropy.
+    loss = prior[:, None, None] * (1.0 - progress * (1.0 - floor[:, :, None]))
+    accuracy = 1.0 - 0.7 * loss / prior[:, None, None]
+    cost = fidelity[None, None, :] * 1e3 * (1.0 + np.arange(tasks))[:, None, None] * (1.0 + u[None, :, 1, None])
+
+    status = np.full((tasks, configs), Status.OK, np.int8)
+    diverged_at = np.full((tasks, configs), np.nan, np.float32)
+    diverging = int(np.argmax(u[:, 0]))
+    status[:, diverging] = Status.DIVERGED
+    diverged_at[:, diverging] = 0.5 * (fidelity[0] + fidelity[1]) if points > 1 else fidelity[0]
+    over = fidelity[None, None, :] >= np.nan_to_num(diverged_at, nan=np.inf)[:, :, None]  # `[T, N, P]`
+
+    def curve(values: np.ndarray) -> np.ndarray:
+        whole = np.broadcast_to(values, (tasks, configs, points))
+        return np.where(over, np.nan, whole).astype(np.float32)
+
+    return MetaDataset(
+        name="tiny",
+        space=space,
+        tasks=tuple(
+            TaskRecord(
+                name=f"task-{t}",
+                base=f"base-{t // 2}",
+                source="made up",
+                licence="CC0-1.0",
+                n_train=100 + t,
+                n_valid=30,
+                n_test=40,
+                n_features=5 + t,
+                n_classes=int(classes[t]),
+                prior_entropy=float(prior[t]),
+                descriptor=np.array([t, np.nan if t == 1 else 0.5, np.log(100 + t)], np.float32),
+            )
+            for t in range(tasks)
+        ),
+        descriptor_names=("number", "sometimes_missing", "log_rows"),
+        u=u,
+        fidelity=fidelity,
+        unit="samples",
+        valid_loss=curve(loss),
+        valid_accuracy=curve(accuracy),
+        test_accuracy=curve(accuracy - 0.01),
+        train_loss=curve(0.9 * loss),
+        gradient_norm=curve(0.1 + loss),
+        learning_rate=curve(10.0 ** (-4.0 + 4.0 * u[None, :, 0, None])),
+        flops=np.broadcast_to(cost, (tasks, configs, points)).astype(np.float64),
+        status=status,
+        diverged_at=diverged_at,
+        provenance=tuple({"task": f"task-{t}", "seconds": 0.5 * t} for t in range(tasks)),
+    )
