@@ -4,7 +4,7 @@ Three lines tune a function of one's own::
 
     from metahpo_jax import Float, Space, minimize
 
-    study = minimize(lambda config: (config["x"] - 0.3) ** 2, Space(x=Float(0.0, 1.0)), trials=20)
+    best = minimize(lambda config: (config["x"] - 0.3) ** 2, Space(x=Float(0.0, 1.0)), trials=20)
 
 Names are imported when they are first used (PEP 562), so that `import metahpo_jax` costs no more than `import jax`.
 """
@@ -37,7 +37,9 @@ _EXPORTS = {
     "sobol": "metahpo_jax.proposers",
     "grid": "metahpo_jax.proposers",
     "portfolio": "metahpo_jax.proposers",
-    "gp": "metahpo_jax.proposers",
+    "gp_bo": "metahpo_jax.proposers",
+    "Prior": "metahpo_jax.metalearners",
+    "learn_prior": "metahpo_jax.metalearners",
     "fit": "metahpo_jax.training",
     "minimize": "metahpo_jax.tuning",
     "Study": "metahpo_jax.tuning",
@@ -60,7 +62,9 @@ if TYPE_CHECKING:
     from metahpo_jax.history import History as History
     from metahpo_jax.metadata import MetaDataset as MetaDataset
     from metahpo_jax.metadata import load_metadataset as load_metadataset
-    from metahpo_jax.proposers import gp as gp
+    from metahpo_jax.metalearners import Prior as Prior
+    from metahpo_jax.metalearners import learn_prior as learn_prior
+    from metahpo_jax.proposers import gp_bo as gp_bo
     from metahpo_jax.proposers import grid as grid
     from metahpo_jax.proposers import portfolio as portfolio
     from metahpo_jax.proposers import random as random

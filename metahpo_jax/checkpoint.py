@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -121,7 +122,9 @@ def load_checkpoint(
         arrays = safetensors.numpy.load(content)
         _check_finite(arrays, str(path), allow_nonfinite)
         leaves = {
-            name: jax.random.wrap_key_data(array, impl=manifest["keys"][name]) if name in manifest["keys"] else array
+            name: jax.random.wrap_key_data(jnp.asarray(array), impl=manifest["keys"][name])
+            if name in manifest["keys"]
+            else array
             for name, array in arrays.items()
         }
     except CheckpointError:
@@ -274,7 +277,7 @@ def _named_leaves(tree: PyTree) -> dict[str, Any]:
 
 
 def _is_key(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _describe(leaf: Any) -> str:

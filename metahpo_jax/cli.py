@@ -158,12 +158,17 @@ def run_demo(command: Demo) -> None:
 
     with _bar("starting") as update:
         finish = run(
-            command.out, trials=command.trials, seeds=command.seeds, seed=command.seed, quick=command.quick, progress=update
+            command.out,
+            trials=command.trials,
+            seeds=command.seeds,
+            seed=command.seed,
+            quick=command.quick,
+            progress=update,
         )
     finish()
 
 
-class _bar:  # noqa: N801 - a context manager that reads like a function
+class _bar:
     """A progress bar on standard error: `update(done, total, what)`."""
 
     def __init__(self, what: str):
@@ -189,7 +194,9 @@ class _bar:  # noqa: N801 - a context manager that reads like a function
 
     def update(self, done: int, total: int, what: str | None = None) -> None:
         """Moves the bar."""
-        self._progress.update(self._task, completed=done, total=total, description=what or self._progress.tasks[0].description)
+        self._progress.update(
+            self._task, completed=done, total=total, description=what or self._progress.tasks[0].description
+        )
 
     def __exit__(self, *exception: object) -> None:
         self._progress.stop()

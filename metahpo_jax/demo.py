@@ -17,7 +17,7 @@ from metahpo_jax.evaluation.table import caption, cells
 from metahpo_jax.learners import mlp_space
 from metahpo_jax.metadata import MetaDataset, load_metadataset
 from metahpo_jax.metadata.builder import task_id
-from metahpo_jax.metalearners import learn_portfolio, pretrain_gp, pretrained_gp
+from metahpo_jax.metalearners import STEPS, learn_portfolio, pretrain_gp, pretrained_gp
 from metahpo_jax.population import POINTS, R, train_population
 from metahpo_jax.proposers import gp_bo, portfolio, random, sobol
 from metahpo_jax.spaces import Choice, Space
@@ -27,6 +27,7 @@ TASKS = ("digits", "breast_cancer", "wine")
 SHAPE = TaskShape(rows=4096, eval_rows=1024, features=64, classes=32)  # one for all three: a third of the compilations
 BUDGETS = (1, 3, 5, 10, 15)
 WORKERS = 2
+QUICK_STEPS = 20
 PROTOCOL = (
     "Networks really trained ({samples:,} samples each) on data sets that no method has learned from. Regret is against the best validation "
     "loss of 256 recorded configurations, in units of the distance to the class-prior entropy; below 0 means better than all of those."
@@ -59,7 +60,7 @@ def run(out: Path, *, trials: int, seeds: int, seed: int, quick: bool, progress:
         result = train_population(
             training_key, u, tasks[task], horizon=horizon, points=points, workers=WORKERS, coarse=True
         )
-        return result.curve.valid_loss[:, -1], result.curve.test_accuracy[:, -1]
+        return np.asarray(result.curve.valid_loss)[:, -1], np.asarray(result.curve.test_accuracy)[:, -1]
 
     began = time.perf_counter()
     space = mlp_space()
@@ -98,7 +99,9 @@ def run(out: Path, *, trials: int, seeds: int, seed: int, quick: bool, progress:
     return finish
 
 
-def learn(dataset: MetaDataset, key: Key, trials: int, quick: bool, progress: Progress) -> tuple[dict[str, Proposer], dict[str, float]]:
+def learn(
+    dataset: MetaDataset, key: Key, trials: int, quick: bool, progress: Progress
+) -> tuple[dict[str, Proposer], dict[str, float]]:
     """The four competitors, and the seconds of meta-training behind each."""
     space, loss = dataset.space, dataset.objective()
     progress(0, 2, "learning a portfolio")
@@ -108,8 +111,7 @@ def learn(dataset: MetaDataset, key: Key, trials: int, quick: bool, progress: Pr
     progress(1, 2, f"pre-training a GP on {len(dataset.tasks)} data sets")
     began = time.perf_counter()
     everything = np.ones((1, len(dataset.tasks)), bool)
-    settings = {"steps": 20} if quick else {}
-    (theta,) = pretrain_gp(space, dataset.u, loss, everything, key, **settings)
+    (theta,) = pretrain_gp(space, dataset.u, loss, everything, key, steps=QUICK_STEPS if quick else STEPS)
     seconds = {"random": 0.0, "gp": 0.0, "portfolio": portfolio_seconds, "pretrained_gp": time.perf_counter() - began}
     proposers = {
         "random": random(space),
@@ -152,12 +154,20 @@ def sections(result: BenchmarkResult, done: dict[str, Trials], tasks: list[Task]
         loss = np.concatenate([done[m].loss[t].reshape(-1) for m in done])
         out.append(
             ParallelCoordinates(
-                f"Every configuration tried on {name}", [(n, ticks(space, n)) for n in space], u, loss,
+                f"Every configuration tried on {name}",
+                [(n, ticks(space, n)) for n in space],
+                u,
+                loss,
                 "One line per training, dark for a low validation loss; dashed where the training diverged.",
-            )  # fmt: skip
+            )
         )
         out.append(TrialTable(f"Trials on {name}", trial_rows(space, done, t)))
-    out.append(Text("How to repeat this", f"    {result.command}\n\nVersions: " + ", ".join(f"{k} {v}" for k, v in result.versions.items())))
+    out.append(
+        Text(
+            "How to repeat this",
+            f"    {result.command}\n\nVersions: " + ", ".join(f"{k} {v}" for k, v in result.versions.items()),
+        )
+    )
     return out
 
 
@@ -176,10 +186,10 @@ def trial_rows(space: Space, done: dict[str, Trials], task: int) -> list[dict[st
         for seed in range(trials.loss.shape[1]):
             for i, (u, loss) in enumerate(zip(trials.u[task, seed], trials.loss[task, seed], strict=True)):
                 ok = bool(np.isfinite(loss))
-                config = {k: f"{v:.3g}" if isinstance(v, float) else v for k, v in space.decode(u).items()}
-                rows.append(
-                    {"method": method, "seed": seed, "trial": i + 1, "loss": round(float(loss), 4) if ok else "",
-                     "test accuracy": round(float(trials.accuracy[task, seed, i]), 4) if ok else "",
-                     "status": "OK" if ok else "DIVERGED"} | config
-                )  # fmt: skip
+                row: dict[str, object] = {"method": method, "seed": seed, "trial": i + 1}
+                row["loss"] = round(float(loss), 4) if ok else ""
+                row["test accuracy"] = round(float(trials.accuracy[task, seed, i]), 4) if ok else ""
+                row["status"] = "OK" if ok else "DIVERGED"
+                config = space.decode(u)
+                rows.append(row | {k: f"{v:.3g}" if isinstance(v, float) else v for k, v in config.items()})
     return rows

@@ -135,7 +135,9 @@ def require_pool(candidates: Candidates, trials: int) -> None:
     """Raises a BudgetError when a pool holds fewer candidates than there are trials (host only)."""
     size = int(jnp.sum(candidates.mask))
     if candidates.mask.shape[0] and trials > size:
-        raise BudgetError(f"{trials} trials were asked for, but the pool holds {size} candidates; ask for at most {size}.")
+        raise BudgetError(
+            f"{trials} trials were asked for, but the pool holds {size} candidates; ask for at most {size}."
+        )
 
 
 def failed(proposal: Proposal) -> Evaluation:
@@ -149,7 +151,7 @@ def failed(proposal: Proposal) -> Evaluation:
 
 
 def _blank(x: jax.ShapeDtypeStruct, rows: int) -> Any:
-    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         return jax.random.split(jax.random.key(0), (rows, *x.shape))
     return jnp.zeros((rows, *x.shape), x.dtype)
 

@@ -36,6 +36,6 @@ def tower(inputs: int, widths: tuple[int, ...], out: int) -> Net:
         return module.init(key, jnp.zeros((1, inputs), jnp.float32))["params"]
 
     def apply(params: PyTree, x: Array) -> Array:
-        return module.apply({"params": params}, x)
+        return jnp.asarray(module.apply({"params": params}, x))
 
     return Net(init, jax.named_call(apply, name="tower"))

@@ -55,7 +55,9 @@ class LiveRun(struct.PyTreeNode):
     samples: Array
 
 
-def live(learner: Learner, task: Task, hyperparameters: Callable[[Array], PyTree], cost_per_sample: float = 1.0) -> Objective:
+def live(
+    learner: Learner, task: Task, hyperparameters: Callable[[Array], PyTree], cost_per_sample: float = 1.0
+) -> Objective:
     """Really trains. All proposals must fit the learner's capacity; fidelity is counted in samples.
 
     Args:
@@ -78,7 +80,7 @@ def live(learner: Learner, task: Task, hyperparameters: Callable[[Array], PyTree
         one = jax.tree.map(lambda x: x[None], (run.h, run.state))
         state, _ = learner.train(run.key, *one, task, run.samples, target)
         state = jax.tree.map(lambda x: x[0], state)
-        loss = learner.evaluate(run.h, state, task, "valid").loss
+        loss = learner.evaluate(state, task, "valid").loss
         ok = state.alive & jnp.isfinite(loss)
         evaluation = Evaluation(
             loss=jnp.where(ok, loss, jnp.nan).astype(jnp.float32),
@@ -97,16 +99,19 @@ def user_function(fn: Callable[..., Any], space: Space, *, catch: bool = True) -
     The wrapper never lets a bad result in: NaN and infinity make the trial DIVERGED; an exception (with `catch`), or anything
     that is not one real number, makes it FAILED, with the reason in `reasons[trial]`.
     """
-    takes_fidelity = _takes_two(fn)
+    both = takes_fidelity(fn)
 
     def start(key: Key, proposal: Proposal) -> dict[str, Any]:
         return {"config": space.decode(np.asarray(proposal.u)), "trial": int(proposal.trial)}
 
     def advance(run: dict[str, Any], fidelity: Array) -> tuple[Evaluation, dict[str, Any]]:
-        arguments = (run["config"], float(fidelity)) if takes_fidelity else (run["config"],)
+        arguments = (run["config"], float(fidelity)) if both else (run["config"],)
         loss, status, reason = call(fn, arguments, catch=catch)
         evaluation = Evaluation(
-            loss=np.float32(loss), cost=np.float32(0.0), fidelity=np.float32(fidelity), status=np.int32(status)
+            loss=jnp.asarray(loss, jnp.float32),
+            cost=jnp.zeros((), jnp.float32),
+            fidelity=jnp.asarray(fidelity, jnp.float32),
+            status=jnp.asarray(int(status), jnp.int32),
         )
         return evaluation, run | {"reason": reason}
 
@@ -120,7 +125,7 @@ def call(fn: Callable[..., Any], arguments: tuple[Any, ...], *, catch: bool = Tr
     except Exception as error:
         if not catch:
             raise
-        return math.nan, Status.FAILED, f"{type(error).__name__}: {_text(error)}"
+        return math.nan, Status.FAILED, f"{type(error).__name__}: {text_of(error)}"
     try:
         loss = as_loss(raw)
     except ObjectiveError as error:
@@ -148,19 +153,25 @@ def as_loss(raw: Any) -> float:
     return value if abs(value) <= 3.4e38 or math.isnan(value) else math.copysign(math.inf, value)
 
 
-def _text(error: BaseException) -> str:
+def text_of(error: BaseException) -> str:
+    """The message of an exception, whatever its class does when printed."""
+    """The message of an exception, whatever its class does when printed."""
     try:
         return str(error)[:500]
     except Exception:
         return "its message cannot be printed"
 
 
-def _takes_two(fn: Callable[..., Any]) -> bool:
+def takes_fidelity(fn: Callable[..., Any]) -> bool:
+    """Whether a user's function wants the fidelity as its second argument."""
+    """Whether a user's function wants the fidelity as its second argument."""
     import inspect
 
     try:
         parameters = list(inspect.signature(fn).parameters.values())
     except (TypeError, ValueError):
         return False
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty]
+    positional = [
+        p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty
+    ]
     return len(positional) >= 2

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -99,7 +99,7 @@ def shape_of(task: Task) -> TaskShape:
 
 
 def train_chunks(
-    key: Key, u: Array, task: Task, *, horizon: int = R, points: tuple[int, ...] = POINTS, workers: int = 1,
+    key: Key, u: Array | np.ndarray, task: Task, *, horizon: int = R, points: tuple[int, ...] = POINTS, workers: int = 1,
     coarse: bool = False,
 ) -> Iterator[tuple[Chunk, Curve, np.ndarray]]:  # fmt: skip
     """Trains the configurations `u [N, D]` of `mlp_space()` on one task and yields each chunk as it is done.
@@ -134,7 +134,7 @@ def coarsen(config: MLPConfig, capacities: list[Capacity]) -> tuple[MLPConfig, l
 
 
 def train_population(
-    key: Key, u: Array, task: Task, *, horizon: int = R, points: tuple[int, ...] = POINTS, workers: int = 1,
+    key: Key, u: Array | np.ndarray, task: Task, *, horizon: int = R, points: tuple[int, ...] = POINTS, workers: int = 1,
     coarse: bool = False, on_chunk: Callable[[int], None] | None = None,
 ) -> Population:  # fmt: skip
     """Trains the configurations `u [N, D]` of `mlp_space()` on one task to the end.
@@ -146,15 +146,18 @@ def train_population(
     Raises:
       ConfigError: when `u` is not `[N, D]` with N >= 1.
     """
-    u = np.asarray(u)
+    u = np.asarray(u, np.float32)
     if u.ndim != 2 or not len(u):
         raise ConfigError(f"train_population: u must have shape [N, D] with at least one row, got {u.shape}.")
     n, p = len(u), len(points)
-    curve = Curve(**{name: np.full((n, p), np.nan, np.float32) for name in CURVE_FIELDS}, status=np.zeros((n, p), np.int32))  # type: ignore[arg-type]
+    fields: dict[str, Any] = {name: np.full((n, p), np.nan, np.float32) for name in CURVE_FIELDS}
+    curve = Curve(**fields, status=np.zeros((n, p), np.int32))  # pyright: ignore[reportArgumentType]  NumPy, filled below
     diverged_at = np.full(n, np.nan)
     done = 0
     chunks = []
-    for chunk, part, stopped in train_chunks(key, u, task, horizon=horizon, points=points, workers=workers, coarse=coarse):
+    for chunk, part, stopped in train_chunks(
+        key, u, task, horizon=horizon, points=points, workers=workers, coarse=coarse
+    ):
         rows = list(chunk.lanes[: chunk.real])
         for name in (*CURVE_FIELDS, "status"):
             getattr(curve, name)[rows] = getattr(part, name)

@@ -5,6 +5,7 @@ for one key or for many lanes (folds of a cross-validation, seeds) in the same p
 """
 
 import contextlib
+import functools
 import hashlib
 import signal
 import threading
@@ -19,7 +20,7 @@ import numpy as np
 import optax
 from flax import struct
 
-from metahpo_jax.base import Array, HyperGrad, Key, MetaLearner, PyTree
+from metahpo_jax.base import Array, Estimate, HyperGrad, Key, MetaLearner, PyTree
 from metahpo_jax.checkpoint import load_checkpoint, restore, save_checkpoint
 from metahpo_jax.errors import CheckpointError, ConfigError, ObjectiveError
 
@@ -68,15 +69,14 @@ def descent(
     if max_norm is not None and not max_norm > 0:
         raise ConfigError(f"descent: max_norm must be a positive number or None, got {max_norm}; 1.0 is usual.")
 
-    def estimate(key: Key, theta: PyTree, task: PyTree) -> Any:
-        first, second = jax.random.split(key)
-        carry = hypergrad.init(first, theta, task)
+    def estimate(init_key: Key, key: Key, theta: PyTree, task: PyTree) -> Estimate:
+        carry = hypergrad.init(init_key, theta, task)
         if jax.tree.leaves(carry):
             raise ConfigError(
                 "descent: hypergrad must be a full-horizon estimator with the carry (), got one that keeps a state "
                 "between steps; use metahpo_jax.hypergrad.reverse."
             )
-        return hypergrad.step(second, theta, carry, task)[0]
+        return hypergrad.step(key, theta, carry, task)[0]
 
     def init(key: Key) -> DescentState:
         theta = theta_init(key)
@@ -85,15 +85,17 @@ def descent(
     def step(key: Key, meta_state: DescentState, task_batch: PyTree) -> tuple[DescentState, MetaMetrics]:
         theta = meta_state.theta
         tasks = jax.tree.leaves(task_batch)[0].shape[0]
-        estimates = jax.vmap(estimate, (0, None, 0))(jax.random.split(key, tasks), theta, task_batch)
+        init_keys, keys = jax.random.split(key, (2, tasks))
+        estimates = jax.vmap(estimate, (0, 0, None, 0))(init_keys, keys, theta, task_batch)
         finite = jnp.isfinite(estimates.loss)
         for leaf in jax.tree.leaves(estimates.gradient):
             finite &= jnp.all(jnp.isfinite(leaf), axis=tuple(range(1, leaf.ndim)))
         gradient = _masked_mean(estimates.gradient, finite)
         norm = _global_norm(gradient)
         if max_norm is not None:
-            scale = jnp.minimum(1.0, max_norm / jnp.maximum(norm, jnp.finfo(norm.dtype).tiny))
-            gradient = jax.tree.map(lambda g: g * scale.astype(g.dtype), gradient)
+            # Divides first: max_norm / norm may be too small for the type.
+            limit = jnp.asarray(max_norm, norm.dtype)
+            gradient = jax.tree.map(lambda g: jnp.where(norm > limit, g / norm * limit, g).astype(g.dtype), gradient)
         updates, opt_state = optimiser.update(gradient, meta_state.opt_state, theta)
         usable = jnp.any(finite) & jnp.isfinite(norm)
         new_theta, opt_state = jax.tree.map(
@@ -167,6 +169,18 @@ def program(meta_learner: MetaLearner, sample_tasks: Callable[[Key, PyTree], PyT
     return Program(init, run)
 
 
+@functools.lru_cache(maxsize=8)  # a second `fit` of the same functions compiles nothing
+def _compiled(
+    meta_learner: MetaLearner, sample_tasks: Callable[[Key, PyTree], PyTree], chunk: int, batch: bool, axes: tuple,
+    structure: Any,
+) -> Program:  # fmt: skip
+    init, run = program(meta_learner, sample_tasks, chunk)
+    if batch:
+        init = jax.vmap(init)
+        run = jax.vmap(run, in_axes=(0, 0, jax.tree.unflatten(structure, axes), None, None))
+    return Program(jax.jit(init), jax.jit(run, donate_argnums=0))
+
+
 def _strong(tree: PyTree) -> PyTree:
     """Drops JAX's weak types, which would differ between the first chunk, the later ones and a resumed run."""
     return jax.tree.map(lambda x: jax.lax.convert_element_type(x, jnp.asarray(x).dtype), tree)
@@ -227,22 +241,20 @@ def fit(
       ObjectiveError: when no task of any lane gave a finite loss and gradient for `chunk` meta-steps in a row.
     """
     lanes = _check_arguments(key, steps, chunk, every, data, batch, data_axes, checkpoint, identity)
-    init, run = program(meta_learner, sample_tasks, chunk)
-    if batch:
-        init, run = jax.vmap(init), jax.vmap(run, in_axes=(0, 0, data_axes, None, None))
-    run = jax.jit(run, donate_argnums=0)
+    axes, structure = jax.tree.flatten(data_axes, is_leaf=lambda axis: axis is None)
+    init, run = _compiled(meta_learner, sample_tasks, chunk, batch, tuple(axes), structure)
     record = _Record(chunk, batch)
     store = None
     done = 0
     if checkpoint is None:
-        meta_state = jax.jit(init)(key)
+        meta_state = init(key)
     else:
         store = _Store(checkpoint, {"run": identity, "lanes": lanes, "inputs": _digest((key, data))})
         shapes = jax.eval_shape(init, key)
         metrics_shapes = jax.eval_shape(run, shapes, key, data, np.int32(0), np.int32(0))[1]
         resumed = store.load(shapes, metrics_shapes, steps, batch)
         if resumed is None:
-            meta_state = jax.jit(init)(key)
+            meta_state = init(key)
         else:
             done, meta_state, metrics = resumed
             record.add(done, metrics)
@@ -264,7 +276,7 @@ def fit(
     with _progress_bar(steps, done, progress) as bar, _HeldSignals(store is not None) as signals:
         while done < steps:
             start, done = done, min(done + chunk, steps)
-            meta_state, buffer = run(meta_state, key, data, np.int32(start), np.int32(done))
+            meta_state, buffer = run(meta_state, key, data, jnp.asarray(start, jnp.int32), jnp.asarray(done, jnp.int32))
             # The next call of `run` donates the state: whoever needs it later gets a copy, made on the device.
             kept = jax.tree.map(jnp.copy, meta_state) if hooks or (store is not None and due(done)) else None
             if pending is not None:

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "metahpo_jax"
 
 # From the top to the ground. A new module or folder gets its place here.
 FLOORS = [
-    "__main__ cli",
+    "__main__ cli demo",
     "tuning",
     "evaluation",
     "metalearners",

@@ -1,5 +1,7 @@
 """The Gaussian-process core against scikit-learn and finite differences, and the surrogate on hostile histories."""
 
+from typing import Any, cast
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,10 +33,10 @@ def problem(n=6, capacity=8, features=3, dtype=np.float64, seed=0):
     x = np.where(mask[:, None], rng.random((capacity, features)), np.nan)
     y = np.where(mask, np.sin(4 * np.nan_to_num(x)).sum(1), np.nan)
     params = Parameters(
-        log_lengthscale=np.log(rng.uniform(0.3, 1.5, features)),
-        log_outputscale=np.float64(0.4),
-        log_noise=np.float64(-5.0),
-        constant=np.float64(0.3),
+        log_lengthscale=jnp.asarray(np.log(rng.uniform(0.3, 1.5, features))),
+        log_outputscale=jnp.asarray(0.4),
+        log_noise=jnp.asarray(-5.0),
+        constant=jnp.asarray(0.3),
     )
     return (
         jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params),
@@ -61,16 +63,16 @@ def history_of(u, loss, status=None, capacity=8) -> History:
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("dtype, tolerance", [(np.float64, 1e-8), (np.float32, 1e-4)])
 def test_agrees_with_scikit_learn(kernel, dtype, tolerance, x64):
-    from sklearn.gaussian_process import GaussianProcessRegressor, kernels  # its annotations refuse arrays
+    from sklearn.gaussian_process import GaussianProcessRegressor, kernels
 
     params, x, y, mask = problem(dtype=dtype)
     model = Model(kernel=kernel)
-    lengthscale = np.exp(np.asarray(params.log_lengthscale, np.float64))
+    lengthscale: Any = np.exp(np.asarray(params.log_lengthscale, np.float64))
     shape = kernels.Matern(lengthscale, nu=2.5) if kernel is matern52 else kernels.RBF(lengthscale)
-    oracle = GaussianProcessRegressor(
+    oracle: Any = GaussianProcessRegressor(
         kernels.ConstantKernel(np.exp(float(params.log_outputscale))) * shape,
         alpha=np.exp(float(params.log_noise)),
-        optimizer=None,
+        optimizer=cast(str, None),  # its annotation forgets that None stands for no fit
     )
     constant = float(params.constant)
     oracle.fit(np.asarray(x, np.float64)[mask], np.asarray(y, np.float64)[mask] - constant)

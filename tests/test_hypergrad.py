@@ -28,7 +28,7 @@ def inner_training(key, theta, task):
     return jnp.mean((jnp.tanh(x[half:] @ w) - y[half:]) ** 2), {"norm": jnp.sum(w**2)}
 
 
-def make_problem(dtype=np.float64):
+def make_problem(dtype: type = np.float64):
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.standard_normal((30, 4)), dtype)
     y = jnp.tanh(x @ jnp.asarray(rng.standard_normal(4), dtype))
@@ -40,36 +40,33 @@ def make_problem(dtype=np.float64):
     return theta, (x, y)  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["log_rate", "log_decay", "momentum"])
-def test_reverse_equals_central_differences(x64, key, name):
+def test_reverse_equals_central_differences(x64, key):
     theta, task = make_problem()
     estimator = reverse(inner_training)
     estimate, carry = jax.jit(estimator.step)(key, theta, estimator.init(key, theta, task), task)
     value = jax.jit(lambda theta: inner_training(key, theta, task)[0])
     h = 1e-5
-    difference = (value({**theta, name: theta[name] + h}) - value({**theta, name: theta[name] - h})) / (2 * h)
-    assert abs(difference) > 1e-4, "nothing to compare"
-    np.testing.assert_allclose(estimate.gradient[name], difference, rtol=1e-6)
+    for name in theta:
+        up, down = ({**theta, name: theta[name] + sign * h} for sign in (1, -1))
+        difference = (value(up) - value(down)) / (2 * h)
+        assert abs(difference) > 1e-4, "nothing to compare"
+        np.testing.assert_allclose(estimate.gradient[name], difference, rtol=1e-6, err_msg=name)
     np.testing.assert_allclose(estimate.loss, value(theta), rtol=1e-12)
     assert carry == () and bool(estimate.done) and estimate.info["norm"] > 0
 
 
-def test_reverse_over_tasks_by_vmap_equals_a_loop(key):
+def test_over_tasks_by_vmap_equals_a_loop_and_a_diverged_task_is_not_finite(key):
     theta, (x, y) = make_problem(np.float32)
-    tasks = (jnp.stack([x, -x, 2 * x]), jnp.stack([y, y, y]))
+    tasks = (jnp.stack([x, x.at[0, 0].set(jnp.nan), 2 * x]), jnp.stack([y, y, y]))
     estimator = reverse(inner_training)
     step = jax.jit(lambda task: estimator.step(key, theta, (), task)[0])
-    together = jax.vmap(step)(tasks)
+    together = jax.jit(jax.vmap(step))(tasks)
     for i in range(3):
         alone = step(jax.tree.map(lambda leaf, i=i: leaf[i], tasks))
         np.testing.assert_allclose(together.loss[i], alone.loss, rtol=1e-5)
         np.testing.assert_allclose(together.gradient["log_rate"][i], alone.gradient["log_rate"], rtol=1e-4)
-
-
-def test_a_diverged_task_is_an_estimate_that_is_not_finite(key):
-    theta, (x, y) = make_problem(np.float32)
-    estimate, _ = reverse(inner_training).step(key, theta, (), (x.at[0, 0].set(jnp.nan), y))
-    assert not np.isfinite(estimate.loss) and not np.isfinite(estimate.gradient["log_rate"])
+    assert np.isfinite(together.loss).tolist() == [True, False, True]
+    assert np.isfinite(together.gradient["momentum"]).tolist() == [True, False, True]
 
 
 def test_a_loss_that_is_no_scalar_is_refused(key):

@@ -80,7 +80,12 @@ def test_proposals_exist(name: str) -> None:
 def test_continuous_proposals_are_valid_configurations(name: str) -> None:
     proposer, _ = PROPOSERS[name]
     history = driver.search_on_host(
-        jax.random.key(5), proposer, user_function(lambda c: c["learning_rate"], SPACE), context(), no_candidates(SPACE.size), steps=6
+        jax.random.key(5),
+        proposer,
+        user_function(lambda c: c["learning_rate"], SPACE),
+        context(),
+        no_candidates(SPACE.size),
+        steps=6,
     )
     u = np.asarray(history.u)[:6]
     assert ((u >= 0) & (u <= 1)).all()
@@ -165,7 +170,9 @@ def test_sobol_fills_the_cube_better_than_random() -> None:
 
     def points(proposer) -> np.ndarray:
         objective = user_function(lambda c: 0.0, space)
-        return np.asarray(driver.search_on_host(jax.random.key(0), proposer, objective, ctx, no_candidates(3), steps=64).u)
+        return np.asarray(
+            driver.search_on_host(jax.random.key(0), proposer, objective, ctx, no_candidates(3), steps=64).u
+        )
 
     assert qmc.discrepancy(points(sobol(space))) < 0.5 * qmc.discrepancy(points(random(space)))
 
@@ -176,7 +183,9 @@ def test_grid_is_a_factorial_design() -> None:
     space = Space(a=Float(0, 1), b=Choice("x", "y"), c=Float(0, 1))
     ctx = space.context(budget=18)
     objective = user_function(lambda c: 0.0, space)
-    u = np.asarray(driver.search_on_host(jax.random.key(0), grid(space), objective, ctx, no_candidates(3), steps=18).u)[:18]
+    u = np.asarray(driver.search_on_host(jax.random.key(0), grid(space), objective, ctx, no_candidates(3), steps=18).u)[
+        :18
+    ]
     assert len({tuple(np.round(r, 5)) for r in u}) == 18
     assert {round(float(v), 4) for v in u[:, 0]} == {0.1667, 0.5, 0.8333}
     assert {round(float(v), 4) for v in u[:, 1]} == {0.25, 0.75}
@@ -205,7 +214,12 @@ def test_more_trials_than_candidates_are_refused() -> None:
 def test_untraceable_objectives_are_refused_under_scan() -> None:
     with pytest.raises(ConfigError, match="search_on_host"):
         driver.search(
-            jax.random.key(0), random(SPACE), user_function(lambda c: 0.0, SPACE), context(), no_candidates(SPACE.size), steps=2
+            jax.random.key(0),
+            random(SPACE),
+            user_function(lambda c: 0.0, SPACE),
+            context(),
+            no_candidates(SPACE.size),
+            steps=2,
         )
 
 

@@ -20,7 +20,6 @@ from metahpo_jax.tasks import (
     bundled,
     check_disjoint,
     describe,
-    leave_one_base_out,
     prepare,
     shape_bucket,
     tabular,
@@ -347,19 +346,6 @@ def test_bases_are_known_across_families():
         check_disjoint(["optdigits"], ["digits"], bundled())
     with pytest.raises(DataError, match="nonsense"):
         check_disjoint(["nonsense"], ["digits"], bundled())
-
-
-def test_leave_one_base_out_holds_out_every_name_of_a_base():
-    family = TaskFamily(CATALOGUE)
-    names = ("breast_cancer", "sonar", "wdbc", "vowel")
-    folds = list(leave_one_base_out(family, names))
-    assert [fold.held_out_base for fold in folds] == ["breast_cancer", "sonar", "vowel"]
-    assert folds[0].test_names == ("breast_cancer", "wdbc")
-    for fold in folds:
-        assert set(fold.train_names) | set(fold.test_names) == set(names)
-        check_disjoint(fold.train_names, fold.test_names, family)
-    with pytest.raises(SplitError, match="at least 2"):
-        next(leave_one_base_out(family, ("breast_cancer", "wdbc")))
 
 
 def test_descriptors_do_not_touch_held_out_rows():

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metahpo_jax import driver
-from metahpo_jax.base import Candidates, Context, Key, Status, run_key
+from metahpo_jax.base import Candidates, Context, Status, run_key
 from metahpo_jax.errors import ConfigError, SplitError
 from metahpo_jax.evaluation.methods import Method, Training, methods_named, stack
 from metahpo_jax.evaluation.results import BenchmarkResult, MethodRun
@@ -54,12 +54,6 @@ def leave_one_base_out(bases: Sequence[str]) -> Folds:
         raise SplitError(f"leave-one-out needs at least two base data sets, got {len(names)} ({', '.join(names)}).")
     of_task = np.asarray([names.index(b) for b in bases])
     return Folds(names, of_task[None, :] != np.arange(len(names))[:, None], of_task)
-
-
-def require_disjoint(train: Sequence[str], test: Sequence[str]) -> None:
-    """Raises a SplitError when a base data set (or any other name) stands on both sides."""
-    if both := sorted(set(train) & set(test)):
-        raise SplitError(f"{both[0]!r} stands in training and in test; a held-out data set must not be learned from: drop it.")
 
 
 def run_benchmark(
@@ -164,7 +158,9 @@ def stack_contexts(dataset: MetaDataset, trials: int) -> Context:
     return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *contexts)
 
 
-def _score(dataset: MetaDataset, loss: np.ndarray, name: str, rows: np.ndarray, seconds: float, meta_seconds: float) -> MethodRun:
+def _score(
+    dataset: MetaDataset, loss: np.ndarray, name: str, rows: np.ndarray, seconds: float, meta_seconds: float
+) -> MethodRun:
     """Regret, loss and test accuracy of the incumbent after each trial, from the rows `[T, S, trials]` that were tried."""
     tasks = np.arange(len(loss))[:, None, None]
     told = loss[tasks, rows]

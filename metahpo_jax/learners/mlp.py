@@ -7,14 +7,15 @@ Masking costs nothing inside the loop: weights beyond the width, the features or
 and so their gradients are exactly zero for ever. A narrow network in a wide capacity therefore *is* the narrow network.
 """
 
-from typing import NamedTuple
+import itertools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from metahpo_jax.base import Array, Curve, Key, Learner, Metrics
+from metahpo_jax.base import Array, Curve, Key, Learner, Metrics, Status
 from metahpo_jax.learners.curves import train_to_points
 from metahpo_jax.learners.optimisers import OPTIMISERS, update
 from metahpo_jax.schedules import SCHEDULES, factor
@@ -52,6 +53,7 @@ class MLPConfig(struct.PyTreeNode):
 class MLPState(struct.PyTreeNode):
     """A network in training. Its `S` weights and biases are one vector, so that an update is one sweep (see `layers`)."""
 
+    activation: Array  # `[]` int32, which evaluation needs as well
     params: Array  # `[S]`
     first: Array  # `[S]` first moment
     second: Array  # `[S]` second moment
@@ -82,7 +84,7 @@ def mlp_space() -> Space:
     )
 
 
-def mlp_configs(u: Array) -> tuple[MLPConfig, list[Capacity]]:
+def mlp_configs(u: Array | np.ndarray) -> tuple[MLPConfig, list[Capacity]]:
     """Hyperparameters `[N]` (NumPy, float32) and the capacity of each of `N` points `u [N, D]` of `mlp_space()`."""
     space = mlp_space()
     rows = [space.decode(point) for point in np.asarray(u)]
@@ -94,7 +96,7 @@ def mlp_configs(u: Array) -> tuple[MLPConfig, list[Capacity]]:
     batch = column("batch_size").astype(np.int32)
     micro = np.minimum(batch, MICRO_BATCHES[-1])
     width = column("width").astype(np.int32)
-    config = MLPConfig(
+    fields: dict[str, Any] = dict(  # NumPy arrays: a caller slices them before anything is traced
         width=width,
         accumulate=batch // micro,
         activation=column("activation", ACTIVATIONS),
@@ -104,9 +106,9 @@ def mlp_configs(u: Array) -> tuple[MLPConfig, list[Capacity]]:
         weight_decay=column("weight_decay"),
         dropout=column("dropout"),
         label_smoothing=column("label_smoothing"),
-    )  # type: ignore[arg-type]  # NumPy arrays are what a caller slices before anything is traced
+    )
     bins = [next(w for w in WIDTHS if w >= x) for x in width]
-    return config, [Capacity(r["depth"], b, int(m)) for r, b, m in zip(rows, bins, micro, strict=True)]
+    return MLPConfig(**fields), [Capacity(r["depth"], b, int(m)) for r, b, m in zip(rows, bins, micro, strict=True)]
 
 
 def capacities() -> tuple[Capacity, ...]:
@@ -116,7 +118,7 @@ def capacities() -> tuple[Capacity, ...]:
 
 def flops_per_sample(layers: list[int]) -> float:
     """Multiply-adds counted twice, of one training sample: forward, weight gradient, and input gradient but for layer 1."""
-    products = [a * b for a, b in zip(layers, layers[1:], strict=False)]
+    products = [a * b for a, b in itertools.pairwise(layers)]
     return float(6 * sum(products) - 2 * products[0])
 
 
@@ -132,7 +134,7 @@ def activate(activation: Array, x: Array) -> Array:
 def layers(params: Array, sizes: tuple[int, ...]) -> list[tuple[Array, Array]]:
     """Weights `[out, in]` and biases `[out]` of each layer, from the vector `[S]` of a network of these layer sizes."""
     out, at = [], 0
-    for fan_in, fan_out in zip(sizes, sizes[1:], strict=False):
+    for fan_in, fan_out in itertools.pairwise(sizes):
         weights = params[at : at + fan_in * fan_out].reshape(fan_out, fan_in)
         at += fan_in * fan_out
         out.append((weights, params[at : at + fan_out]))
@@ -160,7 +162,7 @@ def mlp(capacity: Capacity, *, horizon: int, points: tuple[int, ...]) -> Learner
         dtype = task.train.x.dtype
         padded = sizes(task)
         real = [task.n_features, *[h.width] * depth, jnp.sum(task.class_mask)]
-        total = sum((a + 1) * b for a, b in zip(padded, padded[1:], strict=False))
+        total = sum((a + 1) * b for a, b in itertools.pairwise(padded))
         noise = layers(jax.random.normal(key, (total,), dtype), padded)
         pieces = []
         for (weights, biases), fan_in, fan_out in zip(noise, real, real[1:], strict=False):
@@ -171,15 +173,28 @@ def mlp(capacity: Capacity, *, horizon: int, points: tuple[int, ...]) -> Learner
         zeros = jnp.zeros_like(params)
         nan, none = jnp.asarray(jnp.nan, dtype), jnp.zeros((), jnp.int32)
         return MLPState(
-            params=params, first=zeros, second=zeros, gradient=zeros, partial_loss=jnp.zeros((), dtype), micro_steps=none, updates=none,
-            alive=jnp.asarray(True), diverged_at=none - 1, train_loss=nan, gradient_norm=nan, learning_rate=nan,
-        )  # fmt: skip
+            activation=jnp.asarray(h.activation, jnp.int32),
+            params=params,
+            first=zeros,
+            second=zeros,
+            gradient=zeros,
+            partial_loss=jnp.zeros((), dtype),
+            micro_steps=none,
+            updates=none,
+            alive=jnp.asarray(True),
+            diverged_at=none - 1,
+            train_loss=nan,
+            gradient_norm=nan,
+            learning_rate=nan,
+        )
 
-    def forward(h: MLPConfig, stack: list[tuple[Array, Array]], x: Array, noise: Array | None) -> Array:
-        """Logits `[K, B]` of rows `x [B, F]`; `noise [depth, width, B]` are the dropout uniforms, None in evaluation."""
-        hidden, rate = x.T, h.dropout.astype(x.dtype)
+    def forward(
+        activation: Array, stack: list[tuple[Array, Array]], x: Array, rate: Array, noise: Array | None = None
+    ) -> Array:
+        """Logits `[K, B]` of rows `x [B, F]`; `noise [depth, width, B]` are the uniforms of dropout at `rate`, if any."""
+        hidden = x.T
         for layer, (weights, biases) in enumerate(stack[:-1]):
-            hidden = activate(h.activation, weights @ hidden + biases[:, None])
+            hidden = activate(activation, weights @ hidden + biases[:, None])
             if noise is not None:
                 hidden = jnp.where(noise[layer] >= rate, hidden / (1.0 - rate), 0.0)
         weights, biases = stack[-1]
@@ -190,7 +205,7 @@ def mlp(capacity: Capacity, *, horizon: int, points: tuple[int, ...]) -> Learner
         return jax.nn.log_softmax(masked, axis=0)
 
     def loss(stack: list[tuple[Array, Array]], h: MLPConfig, task: Task, x: Array, y: Array, noise: Array) -> Array:
-        log_p = log_probabilities(forward(h, stack, x, noise), task)
+        log_p = log_probabilities(forward(h.activation, stack, x, h.dropout.astype(x.dtype), noise), task)
         exists = task.class_mask[:, None]
         hot = (jnp.arange(exists.shape[0], dtype=y.dtype)[:, None] == y[None, :]).astype(x.dtype)
         smoothing = h.label_smoothing.astype(x.dtype)
@@ -244,9 +259,14 @@ def mlp(capacity: Capacity, *, horizon: int, points: tuple[int, ...]) -> Learner
     def step(key: Key, h: MLPConfig, state: MLPState, task: Task, progress: Array) -> MLPState:
         return apply(h, accumulate(key, h, state, task), progress)
 
-    def metrics(h: MLPConfig, state: MLPState, task: Task, split: str) -> Metrics:
+    def predict(state: MLPState, task: Task, x: Array) -> Array:
+        """Log-probabilities `[K, B]` of rows `x [B, F]`, without dropout."""
+        logits = forward(state.activation, layers(state.params, sizes(task)), x, jnp.zeros((), x.dtype))
+        return log_probabilities(logits, task)
+
+    def evaluate(state: MLPState, task: Task, split: str) -> Metrics:
         rows = getattr(task, split)
-        return score(log_probabilities(forward(h, layers(state.params, sizes(task)), rows.x, None), task), rows.y, rows.count)
+        return score(predict(state, task, rows.x), rows.y, rows.count)
 
     def score(log_p: Array, y: Array, count: Array) -> Metrics:
         weight = (jnp.arange(y.shape[0]) < count).astype(log_p.dtype) / jnp.maximum(count, 1)
@@ -268,14 +288,14 @@ def mlp(capacity: Capacity, *, horizon: int, points: tuple[int, ...]) -> Learner
             )
 
         def observe(states: MLPState) -> Curve:
-            return jax.vmap(curve_point, (0, 0, None))(h, states, task)
+            return jax.vmap(curve_point, (0, None))(states, task)
 
         return train_to_points(advance, observe, state, points=points, micro=micro, start=start, stop=stop)
 
-    def curve_point(h: MLPConfig, state: MLPState, task: Task) -> Curve:
+    def curve_point(state: MLPState, task: Task) -> Curve:
         # One forward pass over both splits compiles in half the time of two.
         both = jnp.concatenate([task.valid.x, task.test.x])
-        log_p = log_probabilities(forward(h, layers(state.params, sizes(task)), both, None), task)
+        log_p = predict(state, task, both)
         n = task.valid.y.shape[0]
         valid = score(log_p[:, :n], task.valid.y, task.valid.count)
         test = score(log_p[:, n:], task.test.y, task.test.count)
@@ -287,7 +307,7 @@ def mlp(capacity: Capacity, *, horizon: int, points: tuple[int, ...]) -> Learner
         return Curve(
             valid_loss=kept(valid.loss), valid_accuracy=kept(valid.accuracy), test_accuracy=kept(test.accuracy),
             train_loss=kept(state.train_loss), gradient_norm=kept(state.gradient_norm), learning_rate=kept(state.learning_rate),
-            status=jnp.where(ok, 2, 3).astype(jnp.int32),
+            status=jnp.where(ok, int(Status.OK), int(Status.DIVERGED)).astype(jnp.int32),
         )  # fmt: skip
 
-    return Learner(init=init, step=step, evaluate=metrics, train=train)
+    return Learner(init=init, step=step, evaluate=evaluate, train=train)

@@ -28,6 +28,7 @@ VERSION = 1
 MANIFEST = "manifest.json"
 PROVENANCE = "provenance.jsonl"
 DEFAULT = "tabular"
+PACKAGED = (DEFAULT, "bundled")  # recorded by this project; the second is for reference on scikit-learn's own data sets
 BUILD = "make it with `metahpo build --out FOLDER`"
 _FIELDS = {
     "name": str,
@@ -75,7 +76,7 @@ def save_metadataset(dataset: MetaDataset, directory: str | os.PathLike[str]) ->
 
 
 def load_metadataset(directory_or_name: str | os.PathLike[str] | None = None, *, strict: bool = True) -> MetaDataset:
-    """Reads a folder, or with None or "tabular" the meta-dataset that comes with the package.
+    """Reads a folder, or one of the meta-datasets that come with the package: "tabular" (also None) or "bundled".
 
     Args:
       directory_or_name: a folder that `save_metadataset` wrote.
@@ -85,14 +86,13 @@ def load_metadataset(directory_or_name: str | os.PathLike[str] | None = None, *,
       StoreError: when a file is missing, damaged, of a newer schema version, or leads out of the folder.
       DataError: when what the files hold is not sound. Both name file, field and row.
     """
-    if directory_or_name is None or directory_or_name == DEFAULT:
-        with resources.as_file(resources.files("metahpo_jax") / "data" / DEFAULT) as folder:
+    name = DEFAULT if directory_or_name is None else directory_or_name
+    if name in PACKAGED:
+        with resources.as_file(resources.files("metahpo_jax") / "data" / str(name)) as folder:
             if not (folder / MANIFEST).is_file():
-                raise StoreError(
-                    f"{DEFAULT}: the package comes without its meta-dataset; {BUILD} and give that folder."
-                )
+                raise StoreError(f"{name}: the package comes without its meta-dataset; {BUILD} and give that folder.")
             return _load(folder, strict)
-    return _load(Path(directory_or_name), strict)
+    return _load(Path(name), strict)
 
 
 def _load(folder: Path, strict: bool) -> MetaDataset:

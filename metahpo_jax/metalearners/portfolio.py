@@ -15,7 +15,9 @@ def normalised(loss: np.ndarray) -> np.ndarray:
     loss = np.asarray(loss, np.float64)
     if not np.isfinite(loss).all():
         t, n = np.argwhere(~np.isfinite(loss))[0]
-        raise DataError(f"loss of task {t}, configuration {n} is {loss[t, n]}; give the cap of the objective for failed runs.")
+        raise DataError(
+            f"loss of task {t}, configuration {n} is {loss[t, n]}; give the cap of the objective for failed runs."
+        )
     low, high = loss.min(1, keepdims=True), loss.max(1, keepdims=True)
     return (loss - low) / np.where(high > low, high - low, 1.0)
 

@@ -14,7 +14,9 @@ from flax import struct
 
 from metahpo_jax.base import Array, Key, MetaLearner, Proposer
 from metahpo_jax.hypergrad import reverse
+from metahpo_jax.metadata import MetaDataset
 from metahpo_jax.metalearners.portfolio import learn_portfolio
+from metahpo_jax.metalearners.prior import Prior
 from metahpo_jax.proposers import PortfolioTheta, bo, portfolio
 from metahpo_jax.spaces import Space
 from metahpo_jax.surrogates import exact
@@ -23,7 +25,8 @@ from metahpo_jax.surrogates.pretrained import PretrainedTheta, pretrained, prior
 from metahpo_jax.training import descent, fit
 
 STEPS, POINTS, TASKS_PER_STEP, LEARNING_RATE = 600, 64, 8, 5e-3
-OPENING_SIZE = 16
+OPENING_SIZE = 16  # configurations of the portfolio that come along
+OPENING_TRIALS = 8  # of which this many are tried first: until then a myopic acquisition does no better than the list
 
 
 class TrainingTable(struct.PyTreeNode):
@@ -108,13 +111,28 @@ def pretrain_gp(
     for s, fold in enumerate(folds):
         mean, spread = scales(loss[fold])
         prior = PretrainedTheta(
-            jax.tree.map(lambda leaf, s=s: leaf[s], params), jnp.asarray(mean, jnp.float32), jnp.asarray(spread, jnp.float32)
+            jax.tree.map(lambda leaf, s=s: leaf[s], params),
+            jnp.asarray(mean, jnp.float32),
+            jnp.asarray(spread, jnp.float32),
         )
         out.append(PretrainedGP(prior, learn_portfolio(u, loss[fold], min(OPENING_SIZE, len(u)))))
     return out
 
 
-def pretrained_gp(theta: PretrainedGP, space: Space, *, opening_trials: int = 1) -> Proposer:
+def pretrained_gp(theta: PretrainedGP, space: Space, *, opening_trials: int = OPENING_TRIALS) -> Proposer:
     """The learned proposer: opens with the portfolio's first picks, then expected improvement under the pre-trained prior."""
     opening = portfolio(theta.opening, space)
     return bo(space, pretrained(theta.prior, space), opening=opening, opening_trials=opening_trials)
+
+
+def learn_prior(dataset: MetaDataset, *, key: Key | int = 0, steps: int = STEPS, progress: bool = False) -> Prior:
+    """Pre-trains on all of a meta-dataset and gives a prior for `minimize` and `Study` on new tasks over its space.
+
+    The caller sees to it that no task to be tuned, under any name, is in it (`MetaDataset.without_base`).
+    """
+    key = jax.random.key(key) if isinstance(key, int) else key
+    everything = np.ones((1, len(dataset.tasks)), bool)
+    (theta,) = pretrain_gp(
+        dataset.space, dataset.u, dataset.objective(), everything, key, steps=steps, progress=progress
+    )
+    return Prior(f"pretrained_gp on {dataset.name}", dataset.space, lambda space: pretrained_gp(theta, space))

@@ -9,7 +9,7 @@ from metahpo_jax.spaces import Space
 
 @dataclass(frozen=True)
 class Prior:
-    """A learned theta, ready to be used on `space` and on no other: theta's arrays mean nothing where the coordinates differ."""
+    """A learned theta, for `space` and no other: its arrays mean nothing where the coordinates differ."""
 
     name: str
     space: Space

@@ -22,6 +22,7 @@ GLOBAL = 1024  # uniform points at which the continuous search starts
 LOCAL = 256  # perturbations of the incumbent
 REFINED = 8  # best of these that are climbed from
 CLIMB = 16  # steps of the climb
+SAME = 1e-6  # distance in each feature below which two configurations are one
 STEP = 0.05  # first step of the climb, as a share of the unit cube
 
 
@@ -155,8 +156,9 @@ def _search(
     score = jnp.where(_is_new(x, tried, history), evaluate(x), -jnp.inf)
     if not is_joint:
         top_score, top = jax.lax.top_k(score, REFINED)
-        climbed, climbed_active, climbed_x = _valid(space, _climb(space, evaluate, u[top], active[top]))
-        climbed_score = jnp.where(_is_new(climbed_x, tried, history), evaluate(climbed_x), -jnp.inf)
+        climbed, climbed_score = _climb(space, evaluate, u[top])
+        climbed, climbed_active, x = _valid(space, climbed)
+        climbed_score = jnp.where(_is_new(x, tried, history), climbed_score, -jnp.inf)
         u, active = jnp.concatenate([u[top], climbed]), jnp.concatenate([active[top], climbed_active])
         score = jnp.concatenate([top_score, climbed_score])
     winner = _pick(choice_key, score, jnp.ones(score.shape, bool))
@@ -171,44 +173,41 @@ def _valid(space: Space, u: Array) -> tuple[Array, Array, Array]:
 
 
 def _is_new(x: Array, tried: Array, history: History) -> Array:
-    """`[n]` bool: features `[n, F]` that no row of the history has."""
+    """`[n]` bool: features `[n, F]` that no row of the history has, to the rounding of the codec."""
     is_row = history.trial >= 0
-    return ~jax.vmap(lambda one: jnp.any(is_row & jnp.all(one[None, :] == tried, axis=1)))(x)
+    return ~jax.vmap(lambda one: jnp.any(is_row & jnp.all(jnp.abs(one[None, :] - tried) < SAME, axis=1)))(x)
 
 
 def _perturb(key: Key, space: Space, centre: Array, n: int) -> Array:
-    """Neighbours `[n, D]` of a point `[D]` at many scales: some coordinates move, unordered choices are drawn anew."""
-    which_key, scale_key, move_key, draw_key = jax.random.split(key, 4)
-    shape = (n, space.size)
-    share = jnp.maximum(0.5, 1.0 / space.size)
-    scale = 10.0 ** jax.random.uniform(scale_key, (n, 1), jnp.float32, -3.0, -0.5)
-    moved = centre[None, :] + scale * jax.random.normal(move_key, shape, jnp.float32)
+    """Neighbours `[n, D]` of a point `[D]` at many scales: half of the numbers move, choices are rarely drawn anew."""
+    coin, draw, scale = jnp.split(
+        jax.random.uniform(key, (n, 2 * space.size + 1)), [space.size, 2 * space.size], axis=1
+    )
+    scale = 10.0 ** (-3.0 + 2.5 * scale)
     is_choice = jnp.asarray(space.arrays.kind == Kind.CHOICE)[None, :]
     # A choice has no small step: the smaller the scale, the more rarely it is drawn anew.
-    chance = jnp.where(is_choice, scale, share)
-    moved = jnp.where(is_choice, jax.random.uniform(draw_key, shape, jnp.float32), moved)
-    moves = jax.random.uniform(which_key, shape, jnp.float32) < chance
+    moves = coin < jnp.where(is_choice, scale, 0.5)
+    moved = jnp.where(is_choice, draw, centre[None, :] + 2.0 * scale * (draw - 0.5))
     return jnp.clip(jnp.where(moves, moved, centre[None, :]), 0.0, 1.0)
 
 
-def _climb(space: Space, evaluate: Evaluate, u: Array, active: Array) -> Array:
-    """`[k, D]` after `CLIMB` steps up the gradient from `u [k, D]` along active numbers, each of its own size."""
+def _climb(space: Space, evaluate: Evaluate, u: Array) -> tuple[Array, Array]:
+    """Points `[k, D]` and scores `[k]` after steps up the gradient along numbers, from `u [k, D]`, each of its own size."""
     kind = jnp.asarray(space.arrays.kind)
-    moves = (active & ((kind == Kind.FLOAT) | (kind == Kind.INT))[None, :]).astype(u.dtype)
+    is_number = ((kind == Kind.FLOAT) | (kind == Kind.INT))[None, :]
 
     def total(u: Array) -> tuple[Array, Array]:
-        score = evaluate(jax.vmap(space.features)(u, active))
+        score = evaluate(jax.vmap(space.features)(u, jax.vmap(space.active)(u)))
         return jnp.sum(score), score
-
-    def gradient(u: Array) -> tuple[Array, Array]:
-        (_, score), slope = jax.value_and_grad(total, has_aux=True)(u)
-        slope = jnp.where(jnp.isfinite(slope), slope, 0.0) * moves
-        return score, slope / jnp.maximum(jnp.max(jnp.abs(slope), axis=1, keepdims=True), jnp.finfo(u.dtype).tiny)
 
     def step(_: int, carry: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
         u, score, slope, size = carry
-        trial = jnp.clip(u + size[:, None] * slope, 0.0, 1.0)
-        trial_score, trial_slope = gradient(trial)
+        trial = jax.vmap(space.snap)(u + size[:, None] * slope)
+        (_, trial_score), trial_slope = jax.value_and_grad(total, has_aux=True)(trial)
+        is_blocked = ((trial <= 0.0) & (trial_slope < 0.0)) | ((trial >= 1.0) & (trial_slope > 0.0))
+        trial_slope = jnp.where(is_number & ~is_blocked & jnp.isfinite(trial_slope), trial_slope, 0.0)
+        steepest = jnp.max(jnp.abs(trial_slope), axis=1, keepdims=True)
+        trial_slope = trial_slope / jnp.where(steepest > 0.0, steepest, 1.0)
         is_better = trial_score > score
         keep = is_better[:, None]
         return (
@@ -218,5 +217,8 @@ def _climb(space: Space, evaluate: Evaluate, u: Array, active: Array) -> Array:
             jnp.where(is_better, 1.5 * size, 0.4 * size),
         )
 
-    score, slope = gradient(u)
-    return jax.lax.fori_loop(0, CLIMB, step, (u, score, slope, jnp.full(u.shape[:1], STEP, u.dtype)))[0]
+    # With no slope yet, the first step scores the start itself.
+    lowest = jnp.full(u.shape[:1], -jnp.inf, u.dtype)
+    start = (u, lowest, jnp.zeros_like(u), jnp.full_like(lowest, STEP))
+    u, score, _, _ = jax.lax.fori_loop(0, CLIMB, step, start)
+    return u, score

@@ -36,7 +36,9 @@ def resume_best(configurations: Proposer, *, width: int = 9, eta: int = 3) -> Pr
     def init(key: Key, context: Context) -> tuple[Context, PyTree]:
         return context, configurations.init(key, context)
 
-    def ask(key: Key, state: tuple[Context, PyTree], history: History, candidates: Candidates) -> tuple[Proposal, tuple[Context, PyTree]]:
+    def ask(
+        key: Key, state: tuple[Context, PyTree], history: History, candidates: Candidates
+    ) -> tuple[Proposal, tuple[Context, PyTree]]:
         context, inner = state
         asked = history.count
         bracket, step = asked // total, asked % total

@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
 from metahpo_jax.base import Array
 
@@ -29,7 +30,7 @@ def factor(schedule: Array, progress: Array) -> Array:
 def as_optax(schedule: int, learning_rate: float, updates: int) -> optax.Schedule:
     """The same schedule as a function of the update count, for use with optax, over a horizon of `updates`."""
 
-    def rate(count: Array) -> Array:
+    def rate(count: ArrayLike) -> Array:
         progress = jnp.asarray(count, jnp.result_type(float)) / updates
         return learning_rate * factor(jnp.asarray(schedule), progress)
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 
 from metahpo_jax.base import Array, Context, Key, Surrogate
 from metahpo_jax.history import History
@@ -77,7 +78,7 @@ def gp(
     def colour(white: Parameters) -> Parameters:
         return _rescale(white, prior, lambda value, p: p.log_mode + value * p.scale)
 
-    def condition(white: Parameters, starts: Parameters, x: Array, loss: Array, mask: Array) -> Posterior:
+    def condition(starts: Parameters, x: Array, loss: Array, mask: Array) -> Posterior:
         y, shift, scale = standardise(squash(loss, mask), mask)
 
         def objective(white: Parameters, args: None) -> Array:
@@ -85,7 +86,6 @@ def gp(
             penalty = 0.5 * sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(white))
             return penalty - exact.log_marginal_likelihood(colour(white), x, y, mask, model=model)
 
-        starts = jax.tree.map(lambda one, more: jnp.concatenate([one[None], more]), white, starts)
         scores = jax.vmap(objective, in_axes=(0, None))(starts, None)
         scores = jnp.where(jnp.isfinite(scores), scores, jnp.inf).astype(jnp.float32)
         best = jax.lax.argmin(scores, 0, jnp.int32)  # jax lowers `argmin` outside of float64 mode: 32-bit types only
@@ -103,12 +103,13 @@ def gp(
     def fit(key: Key, params: Parameters, history: History, context: Context) -> Posterior:
         white = whiten(params)
         white = jax.tree.map(lambda leaf: jnp.where(jnp.isfinite(leaf), leaf, 0.0), white)
-        leaves, structure = jax.tree.flatten(white)
-        keys = jax.random.split(key, len(leaves))
-        draws = [jax.random.normal(k, (restarts, *v.shape), v.dtype) for k, v in zip(keys, leaves, strict=True)]
-        mode = [jnp.concatenate([jnp.zeros_like(v)[None], d]) for v, d in zip(leaves, draws, strict=True)]
+        flat, unravel = ravel_pytree(white)
+        others = jnp.zeros((1, flat.size), jnp.float32)
+        if restarts:
+            others = jnp.concatenate([others, jax.random.normal(key, (restarts, flat.size), jnp.float32)])
+        starts = jax.vmap(unravel)(jnp.concatenate([flat[None, :], others]))
         loss, mask = told(history)
-        return condition(white, structure.unflatten(mode), features(history.u, history.active), loss, mask)
+        return condition(starts, features(history.u, history.active), loss, mask)
 
     return Surrogate(
         init=init,

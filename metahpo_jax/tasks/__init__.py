@@ -18,4 +18,3 @@ from metahpo_jax.tasks.preprocess import Column as Column
 from metahpo_jax.tasks.preprocess import RawTable as RawTable
 from metahpo_jax.tasks.preprocess import prepare as prepare
 from metahpo_jax.tasks.splits import check_disjoint as check_disjoint
-from metahpo_jax.tasks.splits import leave_one_base_out as leave_one_base_out

@@ -17,7 +17,9 @@ from metahpo_jax.tasks.read import read, require
 
 FEATURE_BUCKETS = (16, 32, 64, 128)
 FEW_CLASSES, MANY_CLASSES = 4, 32
-FEW_CLASSES_FEATURES = 32  # wider sets, and those with many classes, are few: they share the wide buckets for many classes
+FEW_CLASSES_FEATURES = (
+    32  # wider sets, and those with many classes, are few: they share the wide buckets for many classes
+)
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,8 @@ def minimize(
 ) -> Result:  # fmt: skip
     """Minimises `fn(config) -> loss`, or `fn(config, fidelity) -> loss`, over `space` in a number of trials.
 
-    A trial whose function raises, exits or returns anything but one real number has FAILED, one with NaN or infinity has DIVERGED;
-    the search goes on. Ctrl-C ends the search and returns what was found, if anything was.
+    A trial whose function raises, exits or returns anything but one real number has FAILED, one with NaN or infinity
+    has DIVERGED; the search goes on. Ctrl-C ends the search and returns what was found, if anything was.
 
     Args:
       fn: called in this process, one trial after another; `config` maps the active hyperparameters' names to values.
@@ -92,11 +92,11 @@ def minimize(
 
 def _evaluate(fn: Callable[..., Any], study: Study, trial: Trial, catch: bool) -> TrialRecord:
     """Calls the function and tells; a trial that ends the search is told, too, so that none stays pending."""
-    arguments = (trial.config, trial.fidelity) if objectives._takes_two(fn) else (trial.config,)
+    arguments = (trial.config, trial.fidelity) if objectives.takes_fidelity(fn) else (trial.config,)
     try:
         loss, status, reason = objectives.call(fn, arguments, catch=catch)
     except BaseException as error:
-        record = study.tell(trial, status=Status.FAILED, reason=f"{type(error).__name__}: {objectives._text(error)}")
+        record = study.tell(trial, status=Status.FAILED, reason=f"{type(error).__name__}: {objectives.text_of(error)}")
         if catch and isinstance(error, SystemExit):
             return record
         raise

@@ -23,7 +23,8 @@ from metahpo_jax.spaces import Space
 from metahpo_jax.tuning import study_file
 from metahpo_jax.tuning.records import Asked, Event, Told, Trial, TrialRecord
 
-BUDGET = 100
+BUDGET = 64
+FIRST_CAPACITY = 64  # rows from the start, if the budget needs them: compiling a model again costs more than padding
 WITH_LOSS = (Status.OK, Status.STOPPED)
 WITHOUT_LOSS = (Status.FAILED, Status.DIVERGED)
 
@@ -36,8 +37,9 @@ class Study:
         study.tell(trial, loss=train(**trial.config))
         study.best.config
 
-    A study is its events: the proposals in the order of asking and the results in the order of telling. Its history is compiled
-    for capacities that are powers of two, so N trials trace a proposer at most log2(N) + 1 times.
+    A study is its events: the proposals in the order of asking and the results in the order of telling. Its history
+    starts with room for the budget (up to 64 rows) and doubles when it is full, so N trials trace a proposer at most
+    log2(N) + 1 times.
 
     Args:
       space: what is searched.
@@ -66,7 +68,8 @@ class Study:
         self._asking, self._telling = _compiled(self._proposer)
         self._candidates = no_candidates(space.size)
         context = space.context(budget=self._budget, max_fidelity=self._max_fidelity, descriptor=self._descriptor)
-        self._run = driver.start(self._key, self._proposer, context, histories.capacity_for(1))
+        capacity = histories.capacity_for(min(self._budget, FIRST_CAPACITY))
+        self._run = driver.start(self._key, self._proposer, context, capacity)
         self._events: list[Event] = []
         self._asked: list[tuple[Trial, Proposal]] = []  # by row
         self._told: dict[int, Told] = {}  # by row
@@ -136,9 +139,8 @@ class Study:
         if not told:
             raise StudyError("the study has no best trial yet: ask for a trial, evaluate it and tell its loss.")
         if not good:
-            first = told[0]
             raise StudyError(
-                f"all {len(told)} trials failed, the first one (trial {first.number}) because: {first.reason or first.status}"
+                f"all {len(told)} trials failed, the first one because: {told[0].reason or told[0].status}"
             )
         top = max(record.fidelity for record in good)
         return min((record for record in good if record.fidelity >= top), key=lambda record: record.loss)
@@ -169,10 +171,10 @@ class Study:
     def load(
         cls, path: str | os.PathLike[str], space: Space, proposer: Proposer | None = None, *, prior: Prior | None = None
     ) -> "Study":
-        """The study of a file, to go on with as if it had never stopped: with the same proposer, the same trials bit by bit.
+        """The study of a file, to go on with as if it had never stopped.
 
-        The events are replayed, so a proposer's state is rebuilt, not read. Another proposer, or a machine that rounds
-        differently, goes on from the recorded trials.
+        With the same proposer, the trials to come are the same bit by bit. The events are replayed, so a proposer's state is rebuilt,
+        not read. Another proposer, or a machine that rounds differently, goes on from the recorded trials.
 
         Raises:
           StoreError: when the file is missing, damaged or of another version.
@@ -208,8 +210,8 @@ class Study:
 
     def _record(self, event: Told) -> None:
         evaluation = Evaluation(
-            loss=np.float32(event.loss), cost=np.float32(event.cost), fidelity=np.float32(event.fidelity),
-            status=np.int32(event.status),
+            loss=jnp.asarray(event.loss, jnp.float32), cost=jnp.asarray(event.cost, jnp.float32),
+            fidelity=jnp.asarray(event.fidelity, jnp.float32), status=jnp.asarray(int(event.status), jnp.int32),
         )  # fmt: skip
         self._run = self._telling(self._run, self._asked[event.row][1], evaluation)
         self._told[event.row] = event
@@ -289,7 +291,9 @@ def _choose(space: Space, proposer: Proposer | None, prior: Prior | None) -> Pro
         raise ConfigError("Study: give a proposer or a prior, not both; a prior makes its own proposer.")
     if prior is not None:
         if not isinstance(prior, Prior):
-            raise ConfigError(f"Study: prior must be a Prior, got {type(prior).__name__}; a Proposer goes to proposer=.")
+            raise ConfigError(
+                f"Study: prior must be a Prior, got {type(prior).__name__}; a Proposer goes to proposer=."
+            )
         return _learned(prior, space)
     if proposer is None:
         return _default(space)
@@ -300,10 +304,12 @@ def _choose(space: Space, proposer: Proposer | None, prior: Prior | None) -> Pro
 
 
 def _typed_key(key: int | Key) -> Key:
-    if isinstance(key, jax.Array) and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key):
+    if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         if key.shape == ():
             return key
-        raise ConfigError(f"Study: key must be a single key, got an array of shape {key.shape}; make one study per key.")
+        raise ConfigError(
+            f"Study: key must be a single key, got an array of shape {key.shape}; make one study per key."
+        )
     seed = whole(key, "Study: key, unless it is a typed key of jax.random.key,", least=0)
     if seed >= 2**32:
         raise ConfigError(f"Study: key must be below 2**32, got {seed}.")
@@ -341,7 +347,9 @@ def _outcome(what: str, loss: Any, status: Status | None) -> tuple[float, Status
         raise StudyError(f"{what}: status must be OK, DIVERGED, FAILED or STOPPED, got {status!r}.")
     if status in WITHOUT_LOSS:
         if loss is not None:
-            raise StudyError(f"{what}: a {Status(status).name} trial has no loss; leave it out, or tell status=Status.OK.")
+            raise StudyError(
+                f"{what}: a {Status(status).name} trial has no loss; leave it out, or tell status=Status.OK."
+            )
         return math.nan, Status(status), ""
     try:
         value = as_loss(loss)

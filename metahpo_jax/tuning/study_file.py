@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from metahpo_jax.base import Key, Status
@@ -52,7 +53,9 @@ def write(path: Path, header: Header, events: list[Event]) -> None:
     }
     data = (json.dumps(content, allow_nan=False) + "\n").encode()
     if len(data) > MAX_JSON_BYTES:
-        raise StoreError(f"{path}: {len(events)} events take {len(data)} bytes, but a study file holds {MAX_JSON_BYTES}.")
+        raise StoreError(
+            f"{path}: {len(events)} events take {len(data)} bytes, but a study file holds {MAX_JSON_BYTES}."
+        )
     write_atomically(path, data)
 
 
@@ -67,7 +70,7 @@ def read(path: Path) -> tuple[Header, list[Event]]:
         raise StoreError(f"{path}: not a study; expected a file that Study.save wrote.")
     if raw.get("version") != VERSION:
         raise StoreError(
-            f"{path}: version {raw.get('version')!r} of the format cannot be read, expected {VERSION}; update metahpo-jax."
+            f"{path}: version {raw.get('version')!r} cannot be read, expected {VERSION}; use the metahpo-jax that wrote it."
         )
     top = _Fields(raw, f"{path}")
     try:
@@ -130,10 +133,7 @@ def _asked(fields: _Fields, dimensions: int) -> Asked:
 def _told(fields: _Fields, pending: set[int]) -> Told:
     names = [status.name for status in TOLD]
     status = Status[fields.get("status", f"one of {', '.join(names)}", lambda x: x in names)]
-    if status in (Status.OK, Status.STOPPED):
-        loss = float(fields.get("loss", "a number", _is_real))
-    else:
-        loss = math.nan
+    loss = float(fields.get("loss", "a number", _is_real)) if status in (Status.OK, Status.STOPPED) else math.nan
     return Told(
         row=fields.get("row", "the row of a pending trial", lambda x: _is_whole(x) and x in pending),
         loss=loss,
@@ -153,10 +153,12 @@ def _to_json(event: Event) -> dict[str, Any]:
 def _key(fields: _Fields) -> Key:
     name = fields.get("implementation", "a name", lambda x: isinstance(x, str))
     words = fields.get(
-        "data", "a list of words of 32 bits", lambda x: isinstance(x, list) and all(_is_whole(w) and 0 <= w < 2**32 for w in x)
+        "data",
+        "a list of words of 32 bits",
+        lambda x: isinstance(x, list) and all(_is_whole(w) and 0 <= w < 2**32 for w in x),
     )
     try:
-        return jax.random.wrap_key_data(np.asarray(words, np.uint32), impl=name)
+        return jax.random.wrap_key_data(jnp.asarray(words, jnp.uint32), impl=name)
     except (TypeError, ValueError):
         raise StoreError(f"{fields.where}: {len(words)} words are no key of {name!r}; save the study again.") from None
 
@@ -179,7 +181,7 @@ def _is_whole(value: Any) -> bool:
 
 
 def _is_real(value: Any) -> bool:
-    """A finite number that float32 does not turn into infinity; whole numbers of any length are compared, not converted."""
+    """A number that float32 does not turn into infinity; whole numbers of any length are compared, not converted."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= 3.4e38
 
 

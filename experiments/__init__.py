@@ -1,0 +1,1 @@
+"""Studies with recorded results: `python -m experiments.NAME.run [--quick] [--data DIR] [--out FILE]`."""

@@ -1,0 +1,128 @@
+"""Does what was learned on other data sets help on a new one? Every method on every recorded data set, each held out in turn.
+
+python -m experiments.tabular.run            # about 20 minutes on 2 cores; writes experiments/tabular/results.json
+python -m experiments.tabular.run --quick
+"""
+
+import sys
+import time
+
+from experiments.record import Claim, arguments, at_most, below, one_thread_each, write
+
+one_thread_each()
+
+import jax
+import numpy as np
+
+from experiments.tabular import config
+from metahpo_jax.evaluation import paired_difference, rank_curves, regret_curves, save, save_figure, terminal_table
+from metahpo_jax.evaluation.protocol import run_benchmark, trials_to_reach, versions
+from metahpo_jax.evaluation.results import BenchmarkResult, MethodRun
+from metahpo_jax.metadata import MetaDataset, load_metadataset
+from metahpo_jax.metalearners import pretrain_gp
+
+
+def main() -> None:
+    """Runs the comparison, then times one pre-training, then writes curves, pictures and claims."""
+    options = arguments(__doc__ or "", "experiments/tabular/results.json").parse_args()
+    began = time.perf_counter()
+    dataset = load_metadataset(options.data or "tabular")
+    if options.quick:
+        dataset = dataset.select([task.name for task in dataset.tasks[: config.QUICK_TASKS]])
+    seeds = config.QUICK_SEEDS if options.quick else config.SEEDS
+    command = "python -m experiments.tabular.run" + (" --quick" if options.quick else "")
+    result = run_benchmark(
+        dataset, config.METHODS, trials=config.TRIALS, seeds=seeds, key_seed=config.SEED, command=command,
+        progress=lambda what, done, total: print(f"{what} {done}/{total}", file=sys.stderr, flush=True),
+    )  # fmt: skip
+    curves = options.out.with_name(options.out.stem + "_curves.json")
+    save(result, curves)
+    save_figure(regret_curves(result), options.out.with_name(options.out.stem + "_regret.png"))
+    save_figure(rank_curves(result), options.out.with_name(options.out.stem + "_rank.png"))
+    from rich.console import Console
+
+    Console(width=150).print(terminal_table(result, at=(1, 5, 10, 20, 50)))
+    runs = {run.name: run for run in result.runs}
+    cost = meta_training_cost(dataset, runs)
+    write(
+        options.out, command=command, seeds=list(range(seeds)), seconds=time.perf_counter() - began,
+        figures=figures(result) | {"cost_of_meta_training": cost},
+        claims=claims(result),
+        not_tested=["seeds 1 to 4", f"tasks beyond the first {config.QUICK_TASKS}"] if options.quick else [],
+        versions=versions(),
+    )  # fmt: skip
+
+
+def mean_at(run: MethodRun, trial: int) -> float:
+    """Mean normalised regret after `trial` trials."""
+    return float(run.regret[..., trial - 1].mean())
+
+
+def figures(result: BenchmarkResult) -> dict:
+    """Mean regret, rank and seconds by method at the reported trials."""
+    ranks = result.ranks()
+    budgets = sorted({*config.EARLY, *config.LATE})
+    return {
+        "tasks": len(result.tasks),
+        "base_data_sets": len(set(result.groups)),
+        "regret": {run.name: {str(t): mean_at(run, t) for t in budgets} for run in result.runs},
+        "rank": {run.name: {str(t): float(ranks[i][t - 1]) for t in budgets} for i, run in enumerate(result.runs)},
+        "seconds": {
+            run.name: {"tuning": round(run.seconds, 1), "learning_all_folds": round(run.meta_seconds, 1)}
+            for run in result.runs
+        },
+    }
+
+
+def claims(result: BenchmarkResult) -> list[Claim]:
+    """The statements of the issue, each with the figure that decides it."""
+    runs = {run.name: run for run in result.runs}
+    learned, groups = runs["pretrained_gp"], result.row_groups
+    out = [
+        at_most(f"pretrained_gp - portfolio @{t}", mean_at(learned, t) - mean_at(runs["portfolio"], t), 0.0)
+        for t in config.EARLY
+    ]
+    out += [at_most(f"pretrained_gp - gp @{t}", mean_at(learned, t) - mean_at(runs["gp"], t), 0.0) for t in config.LATE]
+    for name in ("portfolio", "pretrained_gp"):
+        gap = paired_difference(result.rows(runs[name]), result.rows(runs["random"]), groups)
+        worst = int(np.argmax(gap.high))
+        out.append(
+            below(
+                f"{name} - random, upper end of the interval at the worst trial ({worst + 1})",
+                float(gap.high[worst]),
+                0.0,
+            )
+        )
+    return out
+
+
+def meta_training_cost(dataset: MetaDataset, runs: dict[str, MethodRun]) -> dict:
+    """Seconds of one pre-training, and after how many new tasks the trials that it saves have paid for it."""
+    everything = np.ones((1, len(dataset.tasks)), bool)
+    began = time.perf_counter()
+    pretrain_gp(dataset.space, dataset.u, dataset.objective(), everything, jax.random.key(config.SEED))
+    pretraining = time.perf_counter() - began
+    parts = [entry for entry in dataset.provenance if "seconds" in entry]
+    per_training = sum(entry["seconds"] for entry in parts) / sum(entry["configurations"] for entry in parts)
+    plain = runs["gp"].regret.mean((0, 1))
+    learned = runs["pretrained_gp"].regret.mean((0, 1))
+    saved = {}
+    for trial in (5, 10, 20):
+        reached = trials_to_reach(plain, learned[trial - 1])
+        saved[str(trial)] = (len(plain) if reached is None else reached) - trial
+    best = max(saved.values())
+    recording = per_training * len(dataset.tasks) * len(dataset.u)
+    return {
+        "pretraining_seconds": round(pretraining, 1),
+        "seconds_per_training": round(per_training, 3),
+        "trials_saved_against_gp_at_equal_regret": saved,
+        "tasks_until_pretraining_has_paid": None if best <= 0 else int(np.ceil(pretraining / (best * per_training))),
+        "recording_seconds": round(recording),
+        "tasks_until_recording_has_paid_too": None
+        if best <= 0
+        else int(np.ceil((recording + pretraining) / (best * per_training))),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""The `metahpo` command: help, results on disk, and one sentence with exit code 2 for anything wrong."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import tiny_metadataset
+
+from metahpo_jax.cli import main
+from metahpo_jax.evaluation import load
+from metahpo_jax.metadata import save_metadataset
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("table") / "tiny"
+    save_metadataset(tiny_metadataset(), folder)
+    return folder
+
+
+def test_bench_writes_json_curves_and_a_picture(table: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "result.json"
+    methods = "random,portfolio"
+    assert (
+        main(
+            [
+                "bench",
+                "--benchmark",
+                str(table),
+                "--methods",
+                methods,
+                "--trials",
+                "6",
+                "--seeds",
+                "2",
+                "--out",
+                str(out),
+            ]
+        )
+        == 0
+    )
+    record = json.loads(out.read_text())
+    assert list(record["methods"]) == ["random", "portfolio"]
+    assert set(record["methods"]["random"]["regret"]) == {str(t) for t in range(1, 7)}
+    assert load(out).runs[0].regret.shape == (4, 2, 6)
+    assert out.with_suffix(".png").stat().st_size > 10_000
+    assert "portfolio" in capsys.readouterr().out
+
+
+BAD = {
+    "unknown method": (["bench", "--methods", "randon", "--out", "{tmp}/r.json"], "did you mean 'random'"),
+    "no such benchmark": (["bench", "--benchmark", "{tmp}/nowhere", "--out", "{tmp}/r.json"], "nowhere"),
+    "a file as benchmark": (["bench", "--benchmark", "{tmp}/file", "--out", "{tmp}/r.json"], "file"),
+    "zero trials": (
+        ["bench", "--benchmark", "{table}", "--methods", "random", "--trials", "0", "--out", "{tmp}/r.json"],
+        "trials",
+    ),
+    "negative seeds": (
+        [
+            "bench",
+            "--benchmark",
+            "{table}",
+            "--methods",
+            "random",
+            "--trials",
+            "2",
+            "--seeds",
+            "-1",
+            "--out",
+            "{tmp}/r.json",
+        ],
+        "seeds",
+    ),
+    "more trials than configurations": (
+        ["bench", "--benchmark", "{table}", "--methods", "random", "--trials", "99", "--out", "{tmp}/r.json"],
+        "99",
+    ),
+    "out is no json": (["bench", "--benchmark", "{table}", "--methods", "random", "--out", "{tmp}/r.txt"], ".json"),
+    "out cannot be written": (
+        ["bench", "--benchmark", "{table}", "--methods", "random", "--out", "{tmp}/file/r.json"],
+        "file",
+    ),
+    "report cannot be written": (["demo", "--quick", "--out", "{tmp}/file/report.html"], "file"),
+    "unknown family": (["build", "--family", "nothing", "--out", "{tmp}/d"], "nothing"),
+    "no tasks": (["build", "--family", "bundled", "--tasks", "0", "--out", "{tmp}/d"], "tasks"),
+    "no configurations": (
+        ["build", "--family", "bundled", "--configurations", "0", "--out", "{tmp}/d"],
+        "configurations",
+    ),
+    "no workers": (["build", "--family", "bundled", "--workers", "0", "--out", "{tmp}/d"], "workers"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_sentence_and_exit_code_2(case: str, table: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    arguments, word = BAD[case]
+    assert main([a.format(tmp=tmp_path, table=table) for a in arguments]) == 2
+    printed = capsys.readouterr()
+    assert word in printed.err and "Traceback" not in printed.err + printed.out
+    assert printed.err.strip().splitlines()[-1].startswith("metahpo: ")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["bench", "--trials", "ten", "--out", "x.json"], ["bench", "--tirals", "3", "--out", "x.json"], ["tune"]],
+)
+def test_what_cannot_be_parsed_exits_with_2(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+
+
+def test_help_shows_examples_and_starts_quickly_without_jax_work() -> None:
+    environment = os.environ | {"COLUMNS": "160"}
+    run = subprocess.run(
+        [sys.executable, "-m", "metahpo_jax", "--help"], capture_output=True, text=True, env=environment
+    )
+    assert run.returncode == 0
+    for word in ("demo", "bench", "build", "examples"):
+        assert word in run.stdout
+
+
+def test_the_recorded_meta_dataset_is_what_the_issue_asks_for() -> None:
+    from metahpo_jax.metadata import load_metadataset
+    from metahpo_jax.population import POINTS
+
+    data = load_metadataset()
+    assert len(data.bases) >= 40 and len(data.u) == 256
+    assert data.fidelity.tolist() == list(POINTS) and data.fidelity[-1] == 62_208
+    assert not {"iris", "wine", "breast_cancer", "digits"} & set(data.bases)
+    assert np.isfinite(data.objective()).all()
