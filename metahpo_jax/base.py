@@ -45,6 +45,16 @@ def trial_key(run: Key, trial: Array | int, purpose: Purpose) -> Key:
     return jax.random.fold_in(jax.random.fold_in(run, trial), int(purpose))
 
 
+def proposer_key(run: Key) -> Key:
+    """Key of a proposer's own initial randomness: a fold that no trial's number reaches."""
+    return jax.random.fold_in(run, 2**31 - 1)
+
+
+def training_keys(run: Key) -> tuple[Key, Key]:
+    """Keys of a training run: of its initial weights, and of its minibatches and dropout. Configurations share both."""
+    return jax.random.fold_in(run, 0), jax.random.fold_in(run, 1)
+
+
 class SpaceArrays(struct.PyTreeNode):
     """A search space as data, padded to a static `D`, for models that take the space as an input.
 

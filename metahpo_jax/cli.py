@@ -93,7 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"metahpo: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("metahpo: stopped; run the same command again to go on.", file=sys.stderr)
+        print("metahpo: stopped; what build and bench had finished is kept for the same command.", file=sys.stderr)
         return 130
     return 0
 
@@ -137,7 +137,10 @@ def run_bench(command: Bench) -> None:
     require_writable(command.out)
     dataset = load_metadataset(command.benchmark)
     names = [name.strip() for name in command.methods.split(",") if name.strip()]
-    words = f"metahpo bench --benchmark {command.benchmark} --methods {','.join(names)} --trials {command.trials} --seeds {command.seeds}"
+    words = (
+        f"metahpo bench --benchmark {command.benchmark} --methods {','.join(names)} --trials {command.trials} "
+        f"--seeds {command.seeds} --seed {command.seed} --out {command.out.name}"
+    )
     with _bar("starting") as update:
         result = run_benchmark(
             dataset, names, trials=command.trials, seeds=command.seeds, key_seed=command.seed,

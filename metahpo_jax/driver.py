@@ -17,10 +17,10 @@ from metahpo_jax.base import (
     Proposer,
     Purpose,
     PyTree,
-    Status,
+    proposer_key,
     trial_key,
 )
-from metahpo_jax.errors import BudgetError, ConfigError
+from metahpo_jax.errors import ConfigError
 from metahpo_jax.history import History
 
 
@@ -32,9 +32,9 @@ class Run(NamedTuple):
 
 
 def start(run_key: Key, proposer: Proposer, context: Context, capacity: int) -> Run:
-    """Before the first trial. The proposer's own initial randomness comes from the run's key."""
+    """Before the first trial."""
     dimensions = context.space.kind.shape[0]
-    return Run(proposer.init(run_key, context), histories.empty(capacity, dimensions))
+    return Run(proposer.init(proposer_key(run_key), context), histories.empty(capacity, dimensions))
 
 
 def ask(run_key: Key, proposer: Proposer, run: Run, candidates: Candidates) -> tuple[Proposal, Run]:
@@ -62,7 +62,6 @@ def tell(proposer: Proposer, run: Run, proposal: Proposal, evaluation: Evaluatio
 
 def search(
     run_key: Key, proposer: Proposer, objective: Objective, context: Context, candidates: Candidates, *, steps: int,
-    capacity: int | None = None,
 ) -> History:  # fmt: skip
     """`steps` evaluations under `lax.scan`, for a traceable proposer and objective; the caller vmaps over tasks and seeds.
 
@@ -74,7 +73,7 @@ def search(
     for what, one in (("proposer", proposer), ("objective", objective)):
         if not one.traceable:
             raise ConfigError(f"search: the {what} cannot run under jit; use driver.search_on_host instead.")
-    run = start(run_key, proposer, context, capacity or histories.capacity_for(steps))
+    run = start(run_key, proposer, context, histories.capacity_for(steps))
     first = jax.eval_shape(lambda r: ask(run_key, proposer, r, candidates)[0], run)
     blank = jax.eval_shape(objective.start, run_key, first)
     store = jax.tree.map(lambda x: _blank(x, steps), blank)
@@ -129,25 +128,6 @@ def compiled(proposer: Proposer) -> tuple[Callable[..., tuple[Proposal, Run]], C
         return tell(proposer, run, proposal, evaluation)
 
     return (jax.jit(asking), jax.jit(telling)) if proposer.traceable else (asking, telling)
-
-
-def require_pool(candidates: Candidates, trials: int) -> None:
-    """Raises a BudgetError when a pool holds fewer candidates than there are trials (host only)."""
-    size = int(jnp.sum(candidates.mask))
-    if candidates.mask.shape[0] and trials > size:
-        raise BudgetError(
-            f"{trials} trials were asked for, but the pool holds {size} candidates; ask for at most {size}."
-        )
-
-
-def failed(proposal: Proposal) -> Evaluation:
-    """The evaluation of a trial that broke."""
-    return Evaluation(
-        loss=jnp.asarray(jnp.nan, jnp.float32),
-        cost=jnp.zeros((), jnp.float32),
-        fidelity=proposal.fidelity,
-        status=jnp.asarray(int(Status.FAILED), jnp.int32),
-    )
 
 
 def _blank(x: jax.ShapeDtypeStruct, rows: int) -> Any:

@@ -1,7 +1,12 @@
-"""Writing files so that a crash never leaves half of one."""
+"""Writing files so that a crash never leaves half of one, and reading arrays so that damage is a sentence."""
 
+import contextlib
 import os
+import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+import numpy as np
 
 from metahpo_jax.errors import StoreError
 
@@ -40,3 +45,19 @@ def require_writable_file(path: Path) -> None:
     probe = path.with_name(f".{path.name}.{os.getpid()}.probe")
     write_atomically(probe, b"")
     probe.unlink()
+
+
+@contextlib.contextmanager
+def read_arrays(path: Path) -> Iterator[Mapping[str, np.ndarray]]:
+    """The arrays of an .npz file, by name; nothing in it is unpickled.
+
+    Raises:
+        StoreError: The file is missing, truncated or damaged, or lacks an array that is asked for.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            yield arrays
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        if isinstance(error, StoreError):
+            raise
+        raise StoreError(f"{path} cannot be read ({error}): delete it and run the same command again.") from error

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from metahpo_jax.base import Array, Evaluation, Key, Learner, Objective, Proposal, PyTree, Status
+from metahpo_jax.base import Array, Evaluation, Key, Learner, Objective, Proposal, PyTree, Status, training_keys
 from metahpo_jax.errors import ObjectiveError
 from metahpo_jax.spaces import Space
 from metahpo_jax.tasks.base import Task
@@ -49,18 +49,22 @@ def table(recorded: Table) -> Objective:
 class LiveRun(struct.PyTreeNode):
     """A training under way: its hyperparameters, its state, and the samples it has seen."""
 
-    key: Array
     h: PyTree
     state: PyTree
     samples: Array
 
 
 def live(
-    learner: Learner, task: Task, hyperparameters: Callable[[Array], PyTree], cost_per_sample: float = 1.0
+    run_key: Key,
+    learner: Learner,
+    task: Task,
+    hyperparameters: Callable[[Array], PyTree],
+    cost_per_sample: float = 1.0,
 ) -> Objective:
     """Really trains. All proposals must fit the learner's capacity; fidelity is counted in samples.
 
     Args:
+      run_key: of the training, by task and seed alone: all trials share initial weights, minibatches and dropout noise.
       learner: of one capacity.
       task: what to learn.
       hyperparameters: from coordinates `u [D]` to the learner's `h`, traced.
@@ -70,25 +74,26 @@ def live(
     equals that of a run which never stopped, bit by bit.
     """
 
+    init_key, train_key = training_keys(run_key)
+
     def start(key: Key, proposal: Proposal) -> LiveRun:
         h = hyperparameters(proposal.u)
-        init_key, train_key = jax.random.split(key)
-        return LiveRun(train_key, h, learner.init(init_key, h, task), jnp.zeros((), jnp.int32))
+        return LiveRun(h, learner.init(init_key, h, task), jnp.zeros((), jnp.int32))
 
     def advance(run: LiveRun, fidelity: Array) -> tuple[Evaluation, LiveRun]:
-        target = jnp.asarray(fidelity, jnp.int32)
+        target = jnp.maximum(run.samples, jnp.round(fidelity).astype(jnp.int32))
         one = jax.tree.map(lambda x: x[None], (run.h, run.state))
-        state, _ = learner.train(run.key, *one, task, run.samples, target)
+        state, _ = learner.train(train_key, *one, task, run.samples, target)
         state = jax.tree.map(lambda x: x[0], state)
         loss = learner.evaluate(state, task, "valid").loss
         ok = state.alive & jnp.isfinite(loss)
         evaluation = Evaluation(
             loss=jnp.where(ok, loss, jnp.nan).astype(jnp.float32),
             cost=jnp.asarray(cost_per_sample * target, jnp.float32),
-            fidelity=jnp.asarray(fidelity, jnp.float32),
+            fidelity=target.astype(jnp.float32),
             status=jnp.where(ok, int(Status.OK), int(Status.DIVERGED)).astype(jnp.int32),
         )
-        return evaluation, run.replace(state=state, samples=jnp.maximum(run.samples, target))
+        return evaluation, run.replace(state=state, samples=target)
 
     return Objective(start, advance, traceable=True)
 
@@ -97,7 +102,7 @@ def user_function(fn: Callable[..., Any], space: Space, *, catch: bool = True) -
     """A user's own Python function of a configuration, `fn(config) -> loss` or `fn(config, fidelity) -> loss`.
 
     The wrapper never lets a bad result in: NaN and infinity make the trial DIVERGED; an exception (with `catch`), or anything
-    that is not one real number, makes it FAILED, with the reason in `reasons[trial]`.
+    that is not one real number, makes it FAILED, with the reason in the run's `reason`.
     """
     both = takes_fidelity(fn)
 
@@ -155,7 +160,6 @@ def as_loss(raw: Any) -> float:
 
 def text_of(error: BaseException) -> str:
     """The message of an exception, whatever its class does when printed."""
-    """The message of an exception, whatever its class does when printed."""
     try:
         return str(error)[:500]
     except Exception:
@@ -163,7 +167,6 @@ def text_of(error: BaseException) -> str:
 
 
 def takes_fidelity(fn: Callable[..., Any]) -> bool:
-    """Whether a user's function wants the fidelity as its second argument."""
     """Whether a user's function wants the fidelity as its second argument."""
     import inspect
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metahpo_jax.base import Array, Curve, Key, Learner, Status
+from metahpo_jax.base import Array, Curve, Key, Learner, Status, training_keys
 from metahpo_jax.errors import ConfigError
 from metahpo_jax.learners.mlp import Capacity, MLPConfig, flops_per_sample, mlp, mlp_configs
 from metahpo_jax.tasks.base import Task, TaskShape
@@ -18,7 +18,7 @@ R = 62_208  # samples of a full run: 2^8 x 3^5, so that every rung of Hyperband 
 RUNGS = (1 / 81, 1 / 54, 1 / 27, 1 / 18, 1 / 9, 1 / 6, 1 / 3, 1 / 2, 2 / 3, 1)
 POINTS = tuple(round(R * share) for share in RUNGS)
 
-INIT, TRAIN = 0, 1  # what a run's key is folded with
+CURVE_FIELDS = ("valid_loss", "valid_accuracy", "test_accuracy", "train_loss", "gradient_norm", "learning_rate")
 
 
 class Chunk(NamedTuple):
@@ -38,18 +38,22 @@ class Population(NamedTuple):
     executed: float  # FLOPs that were really spent, padding included
 
 
-def chunk_width(capacity: Capacity) -> int:
-    """Lanes per call: more for small networks, where each step is mostly overhead, fewer where padding would cost."""
-    return 8 if capacity.width <= 32 else 4
+def chunk_width(capacity: Capacity, coarse: bool = False) -> int:
+    """Lanes per call: more for small networks, where each step is mostly overhead, fewer where padding would cost.
+
+    `coarse` stands for a handful of configurations, which would leave wide chunks half empty.
+    """
+    wide = 8 if capacity.width <= 32 else 4
+    return wide // 2 if coarse else wide
 
 
-def plan(capacities: list[Capacity], accumulate: Array) -> list[Chunk]:
+def plan(capacities: list[Capacity], accumulate: Array, coarse: bool = False) -> list[Chunk]:
     """Chunks over a population, each of one capacity, sorted by batch size so that lanes of a chunk update together."""
     chunks = []
     for capacity in sorted(set(capacities)):
         members = [i for i, c in enumerate(capacities) if c == capacity]
         members.sort(key=lambda i: int(accumulate[i]))
-        width = chunk_width(capacity)
+        width = chunk_width(capacity, coarse)
         for low in range(0, len(members), width):
             lanes = members[low : low + width]
             chunks.append(Chunk(capacity, tuple(lanes + [lanes[-1]] * (width - len(lanes))), len(lanes)))
@@ -69,8 +73,9 @@ def program(capacity: Capacity, horizon: int = R, points: tuple[int, ...] = POIN
 
     @jax.jit
     def run(key: Key, h: MLPConfig, task: Task) -> tuple[Curve, Array]:
-        states = jax.vmap(learner.init, (None, 0, None))(jax.random.fold_in(key, INIT), h, task)
-        states, curve = learner.train(jax.random.fold_in(key, TRAIN), h, states, task, 0, horizon)
+        init_key, train_key = training_keys(key)
+        states = jax.vmap(learner.init, (None, 0, None))(init_key, h, task)
+        states, curve = learner.train(train_key, h, states, task, 0, horizon)
         return curve, states.diverged_at * capacity.micro
 
     return run
@@ -117,7 +122,7 @@ def train_chunks(
         keep = slice(0, chunk.real)
         return chunk, jax.tree.map(lambda x: np.asarray(x)[keep], curve), np.asarray(diverged_at)[keep]
 
-    chunks = plan(capacities, config.accumulate)
+    chunks = plan(capacities, config.accumulate, coarse)
     if workers == 1:
         yield from map(run, chunks)
     else:
@@ -126,7 +131,10 @@ def train_chunks(
 
 
 def coarsen(config: MLPConfig, capacities: list[Capacity]) -> tuple[MLPConfig, list[Capacity]]:
-    """The same configurations in at most 12 capacities: widths 32 and 128, micro-batches 16 and 64."""
+    """The same networks, with other draws of initial weights and dropout, in at most 12 capacities.
+
+    Widths are 32 and 128, micro-batches 16 and 64.
+    """
     micro = np.asarray([64 if c.micro == 64 else 16 for c in capacities], np.int32)
     old = np.asarray([c.micro for c in capacities], np.int32)
     coarse = [Capacity(c.depth, 32 if c.width <= 32 else 128, int(m)) for c, m in zip(capacities, micro, strict=True)]
@@ -140,7 +148,8 @@ def train_population(
     """Trains the configurations `u [N, D]` of `mlp_space()` on one task to the end.
 
     Args:
-      key: of the run, `run_key(key, task, seed)`. Minibatches, initial weights and dropout follow from it alone.
+      key: of the run, `run_key(key, task, seed)`. Minibatches follow from it alone; initial weights and dropout noise also
+        from the capacity and the task's padded shape, whose size their arrays have.
       on_chunk: called with the number of finished configurations, for a progress bar.
 
     Raises:
@@ -181,7 +190,3 @@ def train_population(
         flops=per_sample[:, None] * np.asarray(points, np.float64)[None, :],
         executed=executed_flops(chunks, shape_of(task)) * horizon,
     )
-
-
-CURVE_FIELDS = ("valid_loss", "valid_accuracy", "test_accuracy", "train_loss", "gradient_norm", "learning_rate")
-FINISHED = (int(Status.OK), int(Status.DIVERGED))

@@ -23,9 +23,11 @@
 import importlib.util
 import subprocess
 import sys
+from importlib.metadata import version
 
 if importlib.util.find_spec("metahpo_jax") is None:
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "metahpo-jax"], check=True)
+    there = [f"{name}=={version(name)}" for name in ("jax", "jaxlib") if importlib.util.find_spec(name)]
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *there, "metahpo-jax"], check=True)
 
 import jax
 

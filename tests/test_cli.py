@@ -91,6 +91,10 @@ BAD = {
         ["build", "--family", "bundled", "--configurations", "0", "--out", "{tmp}/d"],
         "configurations",
     ),
+    "build cannot be written": (
+        ["build", "--family", "bundled", "--tasks", "1", "--out", "{tmp}/file/d"],
+        "file",
+    ),
     "no workers": (["build", "--family", "bundled", "--workers", "0", "--out", "{tmp}/d"], "workers"),
 }
 

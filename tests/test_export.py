@@ -8,7 +8,7 @@ from helpers import tiny_metadataset, tiny_space
 from jax import export
 
 from metahpo_jax import driver, population
-from metahpo_jax.base import Candidates, no_candidates
+from metahpo_jax.base import Candidates, Evaluation, no_candidates
 from metahpo_jax.learners import Capacity, mlp_configs, mlp_space
 from metahpo_jax.metalearners import learn_portfolio
 from metahpo_jax.metalearners.pretrained_gp import PretrainedGP, draw_tasks, pretrained_gp, pretraining, training_table
@@ -44,10 +44,16 @@ def test_ask_and_tell_export(name: str, pool: bool) -> None:
     if pool:
         candidates = Candidates(jnp.asarray(DATA.u), jnp.asarray(DATA.active), jnp.ones((len(DATA.u),), bool))
     run = driver.start(jax.random.key(0), proposer, SPACE.context(budget=8), 8)
+
+    def ask(data, run):
+        return driver.ask(jax.random.wrap_key_data(data), proposer, run, candidates)
+
+    exported(ask, jnp.zeros(2, jnp.uint32), run)
+    proposal, run = jax.eval_shape(ask, jnp.zeros(2, jnp.uint32), run)
+    number = jnp.zeros((), jnp.float32)
+    evaluation = Evaluation(number, number, number, jnp.zeros((), jnp.int32))
     exported(
-        lambda data, run: driver.ask(jax.random.wrap_key_data(data), proposer, run, candidates),
-        jnp.zeros(2, jnp.uint32),
-        run,
+        lambda run, proposal, evaluation: driver.tell(proposer, run, proposal, evaluation), run, proposal, evaluation
     )
 
 

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from experiments.tabular import config
-from metahpo_jax.evaluation import paired_difference, rank_curves, regret_curves, save, save_figure, terminal_table
+from metahpo_jax.evaluation import rank_curves, regret_curves, save, save_figure, terminal_table
 from metahpo_jax.evaluation.protocol import run_benchmark, trials_to_reach, versions
 from metahpo_jax.evaluation.results import BenchmarkResult, MethodRun
 from metahpo_jax.metadata import MetaDataset, load_metadataset
@@ -46,7 +46,7 @@ def main() -> None:
     cost = meta_training_cost(dataset, runs)
     write(
         options.out, command=command, seeds=list(range(seeds)), seconds=time.perf_counter() - began,
-        figures=figures(result) | {"cost_of_meta_training": cost},
+        figures=figures(result) | {"below_random_until_trial": below_until(result), "cost_of_meta_training": cost},
         claims=claims(result),
         not_tested=["seeds 1 to 4", f"tasks beyond the first {config.QUICK_TASKS}"] if options.quick else [],
         versions=versions(),
@@ -77,14 +77,14 @@ def figures(result: BenchmarkResult) -> dict:
 def claims(result: BenchmarkResult) -> list[Claim]:
     """The statements of the issue, each with the figure that decides it."""
     runs = {run.name: run for run in result.runs}
-    learned, groups = runs["pretrained_gp"], result.row_groups
+    learned = runs["pretrained_gp"]
     out = [
         at_most(f"pretrained_gp - portfolio @{t}", mean_at(learned, t) - mean_at(runs["portfolio"], t), 0.0)
         for t in config.EARLY
     ]
     out += [at_most(f"pretrained_gp - gp @{t}", mean_at(learned, t) - mean_at(runs["gp"], t), 0.0) for t in config.LATE]
     for name in ("portfolio", "pretrained_gp"):
-        gap = paired_difference(result.rows(runs[name]), result.rows(runs["random"]), groups)
+        gap = result.difference(runs[name], runs["random"])
         worst = int(np.argmax(gap.high))
         out.append(
             below(
@@ -93,6 +93,16 @@ def claims(result: BenchmarkResult) -> list[Claim]:
                 0.0,
             )
         )
+    return out
+
+
+def below_until(result: BenchmarkResult) -> dict[str, int]:
+    """The last trial up to which every interval of the difference to random search lies below 0."""
+    runs = {run.name: run for run in result.runs}
+    out = {}
+    for name in ("portfolio", "gp", "pretrained_gp"):
+        above = np.flatnonzero(result.difference(runs[name], runs["random"]).high >= 0)
+        out[name] = int(above[0]) if len(above) else result.trials
     return out
 
 
@@ -110,18 +120,23 @@ def meta_training_cost(dataset: MetaDataset, runs: dict[str, MethodRun]) -> dict
     for trial in (5, 10, 20):
         reached = trials_to_reach(plain, learned[trial - 1])
         saved[str(trial)] = (len(plain) if reached is None else reached) - trial
-    best = max(saved.values())
+    least, most = min(saved.values()), max(saved.values())
     recording = per_training * len(dataset.tasks) * len(dataset.u)
     return {
         "pretraining_seconds": round(pretraining, 1),
         "seconds_per_training": round(per_training, 3),
         "trials_saved_against_gp_at_equal_regret": saved,
-        "tasks_until_pretraining_has_paid": None if best <= 0 else int(np.ceil(pretraining / (best * per_training))),
+        "tasks_until_pretraining_has_paid": tasks_until(pretraining, least * per_training, most * per_training),
         "recording_seconds": round(recording),
-        "tasks_until_recording_has_paid_too": None
-        if best <= 0
-        else int(np.ceil((recording + pretraining) / (best * per_training))),
+        "tasks_until_recording_has_paid_too": tasks_until(
+            recording + pretraining, least * per_training, most * per_training
+        ),
     }
+
+
+def tasks_until(cost: float, least: float, most: float) -> dict[str, int | None]:
+    """After how many tasks the seconds saved on each exceed `cost`, at the least and the most that a task saves."""
+    return {name: int(np.ceil(cost / gain)) if gain > 0 else None for name, gain in (("most", least), ("least", most))}
 
 
 if __name__ == "__main__":

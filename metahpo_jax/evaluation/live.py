@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from metahpo_jax import driver
 from metahpo_jax.base import Context, Evaluation, Key, Proposer, Status, no_candidates, run_key
 from metahpo_jax.errors import ConfigError
 from metahpo_jax.evaluation.results import MethodRun
-from metahpo_jax.evaluation.statistics import incumbent, normalised_regret
+from metahpo_jax.evaluation.statistics import incumbent, incumbent_trial, normalised_regret
 from metahpo_jax.history import capacity_for
 
 # task index, configurations `[n, D]` -> losses `[n]` and test accuracies `[n]`, NaN where a run diverged
@@ -61,12 +62,14 @@ def run_live(
     accuracy = {name: np.full((tasks, seeds, trials), np.nan) for name in proposers}
     seconds = dict.fromkeys(proposers, 0.0)
     for trial in range(trials):
+        with ThreadPoolExecutor(len(lanes)) as pool:  # the first round compiles: side by side
+            asked = dict(
+                zip(lanes, pool.map(lambda name: timed(lanes[name][1], keys, state[name]), lanes), strict=True)
+            )
         proposals = {}
-        for name, (_, ask, _) in lanes.items():
-            began = time.perf_counter()
-            proposals[name], state[name] = ask(keys, state[name])
+        for name, ((proposals[name], state[name]), spent) in asked.items():
             u[name][:, :, trial] = np.asarray(proposals[name].u)
-            seconds[name] += time.perf_counter() - began
+            seconds[name] += spent
         for task in range(tasks):
             wanted = np.concatenate([u[name][task, :, trial] for name in proposers])
             distinct, where = np.unique(wanted, axis=0, return_inverse=True)
@@ -85,6 +88,12 @@ def run_live(
             )
             state[name] = tell(state[name], proposals[name], evaluation)
     return {name: Trials(u[name], loss[name], accuracy[name], seconds[name]) for name in proposers}
+
+
+def timed(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
+    """What a function returns, waited for, and the seconds that it took."""
+    began = time.perf_counter()
+    return jax.block_until_ready(function(*arguments)), time.perf_counter() - began
 
 
 def _lanes(proposer: Proposer, empty, capacity: int):
@@ -111,9 +120,7 @@ def score_live(name: str, done: Trials, reference: Reference, meta_seconds: floa
     worst = reference.worst[:, None, None]
     told = np.where(np.isfinite(done.loss), np.minimum(done.loss, worst), np.nan)
     best_so_far = incumbent(told)
-    before = np.concatenate([np.full_like(best_so_far[..., :1], np.inf), best_so_far[..., :-1]], -1)
-    chosen = np.maximum.accumulate(np.where(best_so_far < before, np.arange(told.shape[-1]), 0), -1)
-    accuracy = np.take_along_axis(done.accuracy, chosen, -1)
+    accuracy = np.take_along_axis(done.accuracy, incumbent_trial(told), -1)
     return MethodRun(
         name=name,
         regret=normalised_regret(best_so_far, reference.best[:, None, None], worst),

@@ -22,7 +22,6 @@ class Training(NamedTuple):
     loss: np.ndarray  # `[T, N]`
     folds: np.ndarray  # `[S, T]` bool
     trials: int
-    progress: bool = False
 
 
 class Method(NamedTuple):
@@ -38,7 +37,7 @@ def _learn_portfolio(training: Training, key: Key) -> list[Any]:
 
 
 def _pretrain(training: Training, key: Key) -> list[Any]:
-    return pretrain_gp(training.space, training.u, training.loss, training.folds, key, progress=training.progress)
+    return pretrain_gp(training.space, training.u, training.loss, training.folds, key)
 
 
 METHODS: dict[str, Method] = {

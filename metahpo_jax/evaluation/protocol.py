@@ -23,8 +23,8 @@ from metahpo_jax.base import Candidates, Context, Status, run_key
 from metahpo_jax.errors import ConfigError, SplitError
 from metahpo_jax.evaluation.methods import Method, Training, methods_named, stack
 from metahpo_jax.evaluation.results import BenchmarkResult, MethodRun
-from metahpo_jax.evaluation.statistics import incumbent, normalised_regret
-from metahpo_jax.files import write_atomically
+from metahpo_jax.evaluation.statistics import incumbent, incumbent_trial, normalised_regret
+from metahpo_jax.files import read_arrays, write_atomically
 from metahpo_jax.metadata import MetaDataset
 from metahpo_jax.objectives import Table, table
 
@@ -166,14 +166,11 @@ def _score(
     told = loss[tasks, rows]
     best_so_far = incumbent(told)
     accuracy = dataset.test_accuracy[:, :, -1][tasks, rows]
-    # The incumbent changes only where a trial is strictly better, so the first of equals stays.
-    before = np.concatenate([np.full_like(told[..., :1], np.inf), best_so_far[..., :-1]], -1)
-    chosen = np.maximum.accumulate(np.where(told < before, np.arange(rows.shape[-1]), 0), -1)
     return MethodRun(
         name=name,
         regret=normalised_regret(best_so_far, loss.min(1)[:, None, None], loss.max(1)[:, None, None]),
         loss=best_so_far,
-        test_accuracy=np.take_along_axis(accuracy, chosen, -1).astype(np.float64),
+        test_accuracy=np.take_along_axis(accuracy, incumbent_trial(told), -1).astype(np.float64),
         seconds=seconds,
         meta_seconds=meta_seconds,
     )
@@ -211,7 +208,7 @@ def _identity(dataset: MetaDataset, name: str, trials: int, seeds: int, key_seed
 def _read_part(path: Path, identity: str) -> tuple[np.ndarray, float, float] | None:
     if not path.exists():
         return None
-    with np.load(path, allow_pickle=False) as part:
+    with read_arrays(path) as part:
         if str(part["identity"]) != identity:
             return None
         return part["rows"], float(part["seconds"]), float(part["meta_seconds"])

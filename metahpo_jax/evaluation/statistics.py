@@ -42,6 +42,23 @@ def incumbent(loss: ArrayLike) -> Array:
     return np.minimum.accumulate(np.where(np.isfinite(values), values, np.inf), axis=-1)
 
 
+def incumbent_trial(loss: ArrayLike) -> NDArray[np.integer]:
+    """Index of the trial that holds the best finite loss so far, the first of equals; 0 before the first success.
+
+    Args:
+        loss: `[..., T]`, raw units, in the order of the trials.
+
+    Returns:
+        `[..., T]` integers.
+
+    >>> incumbent_trial([np.nan, 3.0, 4.0, 2.0]).tolist()
+    [0, 1, 1, 3]
+    """
+    best = incumbent(loss)
+    before = np.concatenate([np.full_like(best[..., :1], np.inf), best[..., :-1]], axis=-1)
+    return np.maximum.accumulate(np.where(best < before, np.arange(best.shape[-1]), 0), axis=-1)
+
+
 def normalised_regret(incumbent: ArrayLike, best: ArrayLike, worst: ArrayLike) -> NDArray[np.float64]:
     """`(incumbent - best) / (worst - best)`, at most 1: the distance to the best of a table in units of its range.
 

@@ -4,7 +4,8 @@ Layout: feature-major, batch-last (`h [H, B] = W [H, F] @ x [F, B]`). One config
 task, which share their minibatches, turns the first layer into a single matrix product.
 
 Masking costs nothing inside the loop: weights beyond the width, the features or the classes start at zero, every activation maps 0 to 0,
-and so their gradients are exactly zero for ever. A narrow network in a wide capacity therefore *is* the narrow network.
+and so their gradients are exactly zero for ever. A narrow network in a wide capacity therefore is a narrow network; only the random draws of its
+initial weights and dropout noise depend on the capacity, since they have its size.
 """
 
 import itertools

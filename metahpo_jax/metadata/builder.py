@@ -23,13 +23,14 @@ from scipy.stats import qmc
 
 from metahpo_jax.base import Status, run_key
 from metahpo_jax.errors import ConfigError, StoreError
-from metahpo_jax.files import write_atomically
+from metahpo_jax.files import read_arrays, write_atomically
 from metahpo_jax.learners import Capacity, mlp_configs, mlp_space
 from metahpo_jax.metadata.schema import MetaDataset, TaskRecord
 from metahpo_jax.population import CURVE_FIELDS, POINTS, R, train_population
 from metahpo_jax.tasks import DESCRIPTORS, DataSet, TaskFamily, TaskShape, bundled, shape_bucket, tabular, to_task
 
 FAMILIES: dict[str, Callable[[], TaskFamily]] = {"tabular": tabular, "bundled": bundled}
+RECIPE = 1  # raise it when the learner or the data sets change, so that older parts are refused
 MAX_FEATURES = 64  # wider sets would need programs of their own for a handful of tasks
 
 
@@ -45,7 +46,7 @@ class BuildPlan:
     @property
     def identity(self) -> str:
         """Text that parts of one build share and parts of another do not."""
-        fields = [self.family, self.configurations, self.seed, mlp_space().hash, R, POINTS]
+        fields = [RECIPE, self.family, self.configurations, self.seed, mlp_space().hash, R, POINTS]
         return hashlib.sha256(json.dumps(fields).encode()).hexdigest()
 
 
@@ -146,9 +147,8 @@ def build(plan: BuildPlan, parts: Path, *, workers: int = 2) -> Iterator[tuple[i
     Raises:
       StoreError: when `parts` holds parts of another build.
     """
-    parts.mkdir(parents=True, exist_ok=True)
     stamp = parts / "build.json"
-    if stamp.exists() and json.loads(stamp.read_text()).get("identity") != plan.identity:
+    if stamp.exists() and _identity_in(stamp) != plan.identity:
         raise StoreError(f"{parts} holds parts of another build (other settings); name another --out or delete it.")
     write_atomically(
         stamp, json.dumps({"identity": plan.identity, "machine": platform.processor() or platform.machine()}).encode()
@@ -164,7 +164,7 @@ def build(plan: BuildPlan, parts: Path, *, workers: int = 2) -> Iterator[tuple[i
     yield finished(), total
     # One thread each: threads inside operations gain nothing on networks this small, and workers would fight over cores.
     environment = {
-        "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false".strip(),
         "OPENBLAS_NUM_THREADS": "1",
         "OMP_NUM_THREADS": "1",
     }
@@ -187,6 +187,13 @@ def build(plan: BuildPlan, parts: Path, *, workers: int = 2) -> Iterator[tuple[i
             os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
 
 
+def _identity_in(stamp: Path) -> str | None:
+    try:
+        return json.loads(stamp.read_text())["identity"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def assemble(plan: BuildPlan, parts: Path) -> MetaDataset:
     """The meta-dataset of a finished build.
 
@@ -205,7 +212,7 @@ def assemble(plan: BuildPlan, parts: Path) -> MetaDataset:
             path = part_path(unit, name)
             if not path.exists():
                 raise StoreError(f"{path} is missing: the build is not finished; run the same command again.")
-            with np.load(path, allow_pickle=False) as part:
+            with read_arrays(path) as part:
                 if str(part["identity"]) != plan.identity:
                     raise StoreError(f"{path} belongs to another build; delete it and run the same command again.")
                 t, rows = plan.tasks.index(name), part["rows"]

@@ -39,9 +39,7 @@ def summarise(dataset: MetaDataset) -> dict[str, Any]:
         "worst_failed": float(failed[worst]),
         "discrepancy": float(qmc.discrepancy(dataset.u.astype(np.float64))),
         "random_discrepancy": float(np.mean([qmc.discrepancy(u.astype(np.float64)) for u in uniform])),
-        "flops": float(
-            np.nan_to_num(dataset.flops).max(2).sum()
-        ),  # a failed run cost what it had used by its last point
+        "flops": float(np.nan_to_num(dataset.flops).max(2).sum()),  # a diverged run is charged in full, as planned
         "per_task": {
             task.name: {
                 "best": float(objective[t].min()),

@@ -1,5 +1,6 @@
 """The greedy portfolio: the short list of configurations that together did best on the training tasks."""
 
+import jax.numpy as jnp
 import numpy as np
 
 from metahpo_jax.errors import BudgetError, DataError
@@ -25,7 +26,7 @@ def normalised(loss: np.ndarray) -> np.ndarray:
 def greedy_picks(regret: np.ndarray, size: int) -> np.ndarray:
     """Indices `[size]` of configurations, each the one that lowers most the mean over tasks of the best regret so far.
 
-    Once nothing lowers it any more, the rest follow by their own mean regret. (Xu et al. 2010, section 3; Wistuba et al. 2015.)
+    Once nothing lowers it any more, a second round starts over with what is left. (Xu et al. 2010, section 3; Wistuba et al. 2015.)
 
     Args:
       regret: `[T, N]` of the training tasks.
@@ -43,7 +44,10 @@ def greedy_picks(regret: np.ndarray, size: int) -> np.ndarray:
     picks = []
     for _ in range(size):
         together = np.minimum(best[:, None], regret).mean(0)
-        # Ties, which are all there is at the end, go to the configuration that is better by itself.
+        if not (together[free] < best.mean()).any():
+            best = np.full(tasks, np.inf)
+            together = alone
+        # Ties go to the configuration that is better by itself.
         order = np.lexsort((alone, np.where(free, together, np.inf)))
         picks.append(int(order[0]))
         free[order[0]] = False
@@ -53,4 +57,4 @@ def greedy_picks(regret: np.ndarray, size: int) -> np.ndarray:
 
 def learn_portfolio(u: np.ndarray, loss: np.ndarray, size: int) -> PortfolioTheta:
     """The greedy portfolio of configurations `u [N, D]` with losses `loss [T, N]` on the training tasks."""
-    return PortfolioTheta(np.asarray(u, np.float32)[greedy_picks(normalised(loss), size)])  # type: ignore[arg-type]
+    return PortfolioTheta(jnp.asarray(np.asarray(u)[greedy_picks(normalised(loss), size)], jnp.float32))

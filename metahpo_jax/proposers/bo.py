@@ -149,10 +149,11 @@ def _search(
     Scores uniform points and perturbations of the incumbent, then climbs from the best few along the numbers. A joint
     draw is a function of the points that it was drawn at only: there is nothing to climb.
     """
-    uniform_key, local_key, choice_key = jax.random.split(key, 3)
-    around = _perturb(local_key, space, history.u[history.incumbent], LOCAL)
-    u = jnp.concatenate([jax.random.uniform(uniform_key, (GLOBAL, space.size), jnp.float32), around])
-    u, active, x = _valid(space, u)
+    draw_key, choice_key = jax.random.split(key)
+    # One draw for all: every call of the generator costs half a second of compilation.
+    draws = jax.random.uniform(draw_key, (GLOBAL + LOCAL, 2 * space.size + 1), jnp.float32)
+    around = _perturb(space, history.u[history.incumbent], draws[GLOBAL:])
+    u, active, x = _valid(space, jnp.concatenate([draws[:GLOBAL, : space.size], around]))
     score = jnp.where(_is_new(x, tried, history), evaluate(x), -jnp.inf)
     if not is_joint:
         top_score, top = jax.lax.top_k(score, REFINED)
@@ -178,11 +179,12 @@ def _is_new(x: Array, tried: Array, history: History) -> Array:
     return ~jax.vmap(lambda one: jnp.any(is_row & jnp.all(jnp.abs(one[None, :] - tried) < SAME, axis=1)))(x)
 
 
-def _perturb(key: Key, space: Space, centre: Array, n: int) -> Array:
-    """Neighbours `[n, D]` of a point `[D]` at many scales: half of the numbers move, choices are rarely drawn anew."""
-    coin, draw, scale = jnp.split(
-        jax.random.uniform(key, (n, 2 * space.size + 1)), [space.size, 2 * space.size], axis=1
-    )
+def _perturb(space: Space, centre: Array, draws: Array) -> Array:
+    """Neighbours `[n, D]` of a point `[D]` at many scales, made of uniform `draws [n, 2 D + 1]`.
+
+    Half of the numbers move, and some choices are drawn anew.
+    """
+    coin, draw, scale = jnp.split(draws, [space.size, 2 * space.size], axis=1)
     scale = 10.0 ** (-3.0 + 2.5 * scale)
     is_choice = jnp.asarray(space.arrays.kind == Kind.CHOICE)[None, :]
     # A choice has no small step: the smaller the scale, the more rarely it is drawn anew.

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 
 from metahpo_jax.base import Array, Candidates, Context, Evaluation, Proposal, PyTree
 from metahpo_jax.history import History, untried
-from metahpo_jax.spaces import activity, snap
+from metahpo_jax.spaces import Kind, activity, snap
 
 
 def propose(context: Context, history: History, candidates: Candidates, wish: Array) -> Proposal:
@@ -16,7 +16,7 @@ def propose(context: Context, history: History, candidates: Candidates, wish: Ar
     if candidates.u.shape[0] == 0:
         return new_trial(context, history, -1, wish, activity(context.space, wish))
     gap = jnp.abs(candidates.u - wish[None, :])
-    nominal = (context.space.kind == 2)[None, :]
+    nominal = (context.space.kind == Kind.CHOICE)[None, :]
     gap = jnp.where(nominal, (gap > 1e-6).astype(gap.dtype), gap)
     distance = jnp.sum(jnp.where(candidates.active, gap, 0.0) ** 2, axis=1)
     row = jnp.argmin(jnp.where(untried(history, candidates), distance, jnp.inf))
