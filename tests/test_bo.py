@@ -43,7 +43,7 @@ def objective(loss) -> Objective:
 
 
 def fake_surrogate(mean) -> Surrogate:
-    """A surrogate that is known: `mean(x)` everywhere, variance 1, 100 higher near each point that it was conditioned on."""
+    """A surrogate that is known: `mean(x)` everywhere, variance 1; 100 more near each point conditioned on."""
 
     def predict(posterior, x):
         seen, count = posterior
