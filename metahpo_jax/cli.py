@@ -128,9 +128,7 @@ def run_build(command: Build) -> None:
 
 def run_bench(command: Bench) -> None:
     """`metahpo bench`."""
-    from rich.console import Console
-
-    from metahpo_jax.evaluation import regret_curves, require_writable, save, save_figure, terminal_table
+    from metahpo_jax.evaluation import regret_curves, require_writable, save, save_figure, terminal_table, wide_console
     from metahpo_jax.evaluation.protocol import run_benchmark
     from metahpo_jax.metadata import load_metadataset
 
@@ -150,7 +148,7 @@ def run_bench(command: Bench) -> None:
     save(result, command.out)
     picture = command.out.with_suffix(".png")
     save_figure(regret_curves(result), picture)
-    console = Console()
+    console = wide_console()
     console.print(terminal_table(result, at=(1, 5, 10, 20, 50)))
     console.print(f"written to {command.out}, {command.out.with_suffix('.npz')} and {picture}")
 

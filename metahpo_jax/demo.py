@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from metahpo_jax.base import Key, Proposer, run_key
-from metahpo_jax.evaluation import BenchmarkResult, regret_curves, require_writable_file, terminal_table
+from metahpo_jax.evaluation import BenchmarkResult, regret_curves, require_writable_file, terminal_table, wide_console
 from metahpo_jax.evaluation.live import Reference, Trials, run_live, score_live
 from metahpo_jax.evaluation.protocol import LEARN, RUN, versions
 from metahpo_jax.evaluation.report import Figure, ParallelCoordinates, Section, Table, Text, write_report
@@ -25,7 +25,7 @@ from metahpo_jax.tasks import Task, TaskShape, bundled, check_disjoint, to_task
 
 TASKS = ("digits", "breast_cancer", "wine")
 SHAPE = TaskShape(rows=4096, eval_rows=1024, features=64, classes=32)  # one for all three: a third of the compilations
-BUDGETS = (1, 3, 5, 10, 15)
+BUDGETS = (1, 5, 10, 15)
 WORKERS = 2
 QUICK_STEPS = 20
 PROTOCOL = (
@@ -94,9 +94,7 @@ def run(out: Path, *, trials: int, seeds: int, seed: int, quick: bool, progress:
     )  # fmt: skip
 
     def finish() -> None:
-        from rich.console import Console
-
-        console = Console()
+        console = wide_console()
         console.print(terminal_table(result, at=[b for b in BUDGETS if b <= trials]))
         console.print(f"{trained} trials asked for in {seconds:.0f} s; report: {out.resolve()}", soft_wrap=True)
 
@@ -162,7 +160,7 @@ def sections(result: BenchmarkResult, done: dict[str, Trials], tasks: list[Task]
                 [(n, ticks(space, n)) for n in space],
                 u,
                 loss,
-                "One line per training, dark for a low validation loss; dashed where the training diverged.",
+                "One line per trial, warm and on top for a low validation loss; dashed where the training diverged.",
             )
         )
         out.append(TrialTable(f"Trials on {name}", trial_rows(space, done, t)))

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from experiments.tabular import config
-from metahpo_jax.evaluation import rank_curves, regret_curves, save, save_figure, terminal_table
+from metahpo_jax.evaluation import rank_curves, regret_curves, save, save_figure, terminal_table, wide_console
 from metahpo_jax.evaluation.protocol import run_benchmark, trials_to_reach, versions
 from metahpo_jax.evaluation.results import BenchmarkResult, MethodRun
 from metahpo_jax.metadata import MetaDataset, load_metadataset
@@ -39,9 +39,7 @@ def main() -> None:
     save(result, curves)
     save_figure(regret_curves(result), options.out.with_name(options.out.stem + "_regret.png"))
     save_figure(rank_curves(result), options.out.with_name(options.out.stem + "_rank.png"))
-    from rich.console import Console
-
-    Console(width=150).print(terminal_table(result, at=(1, 5, 10, 20, 50)))
+    wide_console().print(terminal_table(result, at=(1, 5, 10, 20, 50)))
     runs = {run.name: run for run in result.runs}
     cost = meta_training_cost(dataset, runs)
     write(

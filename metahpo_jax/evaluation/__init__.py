@@ -19,4 +19,5 @@ from metahpo_jax.evaluation.statistics import paired_difference as paired_differ
 from metahpo_jax.evaluation.statistics import solved as solved
 from metahpo_jax.evaluation.table import markdown_table as markdown_table
 from metahpo_jax.evaluation.table import terminal_table as terminal_table
+from metahpo_jax.evaluation.table import wide_console as wide_console
 from metahpo_jax.files import require_writable_file as require_writable_file

@@ -10,6 +10,7 @@ from metahpo_jax.evaluation.results import BenchmarkResult
 from metahpo_jax.evaluation.statistics import solved
 
 if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
     from rich.table import Table as RichTable
 
 BUDGETS = (1, 5, 10, 20, 50)
@@ -106,6 +107,14 @@ def terminal_table(result: BenchmarkResult, at: Sequence[int] = BUDGETS) -> "Ric
     for row in rows:
         table.add_row(*(_rich(cell, Text) for cell in row))
     return table
+
+
+def wide_console() -> "RichConsole":
+    """Standard output for tables: as wide as the terminal, and wide enough for the intervals where there is none."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=max(console.width, 130))
 
 
 def markdown_table(result: BenchmarkResult, at: Sequence[int] = BUDGETS) -> str:

@@ -6,6 +6,10 @@ import numpy as np
 from metahpo_jax.errors import BudgetError, DataError
 from metahpo_jax.proposers.listed import PortfolioTheta
 
+OWN_PICKS = 6
+IMAGINED = 1000
+INDEPENDENT = 0.1
+
 
 def normalised(loss: np.ndarray) -> np.ndarray:
     """Regret `[T, N]` of losses `[T, N]`: 0 for a task's best configuration, 1 for its worst; 0 where all are equal.
@@ -26,7 +30,10 @@ def normalised(loss: np.ndarray) -> np.ndarray:
 def greedy_picks(regret: np.ndarray, size: int) -> np.ndarray:
     """Indices `[size]` of configurations, each the one that lowers most the mean over tasks of the best regret so far.
 
-    Once nothing lowers it any more, a second round starts over with what is left. (Xu et al. 2010, section 3; Wistuba et al. 2015.)
+    The first `OWN_PICKS` look at the training tasks themselves (Xu et al. 2010, section 3; Wistuba et al. 2015). Soon after, the greedy
+    choice only mends single tasks, which does not carry over: on `tabular` such a list is no better than chance from trial 20 on. So the rest
+    cover imagined tasks, random mixtures of what set the training tasks apart. (This continuation is our own; its two numbers were
+    chosen on `tabular`.)
 
     Args:
       regret: `[T, N]` of the training tasks.
@@ -35,24 +42,40 @@ def greedy_picks(regret: np.ndarray, size: int) -> np.ndarray:
     Raises:
       BudgetError: when more are asked for than there are.
     """
-    tasks, n = regret.shape
+    n = regret.shape[1]
     if not 1 <= size <= n:
         raise BudgetError(f"a portfolio over {n} configurations can hold 1 to {n} of them, got size={size}.")
+    picks = _cover(regret, [], min(size, OWN_PICKS))
+    return np.asarray(_cover(imagined(regret), picks, size))
+
+
+def _cover(regret: np.ndarray, picks: list[int], size: int) -> list[int]:
+    """Greedy continuation of `picks` to `size`; ties go to the configuration that is better by itself."""
     alone = regret.mean(0)
-    best = np.full(tasks, np.inf)
-    free = np.ones(n, bool)
-    picks = []
-    for _ in range(size):
+    best = regret[:, picks].min(1, initial=np.inf)
+    free = np.ones(regret.shape[1], bool)
+    free[picks] = False
+    while len(picks) < size:
         together = np.minimum(best[:, None], regret).mean(0)
-        if not (together[free] < best.mean()).any():
-            best = np.full(tasks, np.inf)
-            together = alone
-        # Ties go to the configuration that is better by itself.
-        order = np.lexsort((alone, np.where(free, together, np.inf)))
-        picks.append(int(order[0]))
-        free[order[0]] = False
-        best = np.minimum(best, regret[:, order[0]])
-    return np.asarray(picks)
+        chosen = int(np.lexsort((alone, np.where(free, together, np.inf)))[0])
+        picks = [*picks, chosen]
+        free[chosen] = False
+        best = np.minimum(best, regret[:, chosen])
+    return picks
+
+
+def imagined(regret: np.ndarray) -> np.ndarray:
+    """Regret `[IMAGINED, N]` of made-up tasks with the mean of the training tasks and nearly their covariance.
+
+    A share `INDEPENDENT` of the variance is drawn for each configuration by itself: the least shrinkage that leaves no configuration
+    a mere echo of the others.
+    """
+    rng = np.random.default_rng(0)
+    tasks, n = regret.shape
+    mean, spread = regret.mean(0), regret.std(0)
+    mixed = rng.standard_normal((IMAGINED, tasks)) @ (regret - mean) / np.sqrt(tasks)
+    own = rng.standard_normal((IMAGINED, n)) * spread
+    return normalised(mean + np.sqrt(1.0 - INDEPENDENT) * mixed + np.sqrt(INDEPENDENT) * own)
 
 
 def learn_portfolio(u: np.ndarray, loss: np.ndarray, size: int) -> PortfolioTheta:
