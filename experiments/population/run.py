@@ -47,7 +47,7 @@ def main() -> None:
     for name in family.names:
         task = family.task(name)
         share[name] = {
-            str(n): round(useful_share(n, config.SEED, task, population.shape_of(task)), 3) for n in config.SIZES
+            str(n): useful_share(n, config.SEED, task, population.shape_of(task)) for n in config.SIZES
         }
 
     population.program.cache_clear()
