@@ -46,9 +46,7 @@ def main() -> None:
     share: dict[str, dict[str, float]] = {}
     for name in family.names:
         task = family.task(name)
-        share[name] = {
-            str(n): useful_share(n, config.SEED, task, population.shape_of(task)) for n in config.SIZES
-        }
+        share[name] = {str(n): useful_share(n, config.SEED, task, population.shape_of(task)) for n in config.SIZES}
 
     population.program.cache_clear()
     task, u = family.task(config.TASK), random_population(count, config.SEED)
