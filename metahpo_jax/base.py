@@ -81,6 +81,7 @@ class Context(struct.PyTreeNode):
     descriptor_mask: Array  # `[m]` bool
     budget: Array  # `[]` int32: number of trials
     max_fidelity: Array  # `[]` float32, in the objective's own unit (samples, epochs, 1)
+    given: Array  # `[]` int32: trials that stand in the history before the proposer's first
 
 
 class Candidates(struct.PyTreeNode):

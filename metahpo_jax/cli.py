@@ -1,17 +1,26 @@
-"""The `metahpo` command: build a meta-dataset, compare methods on it, see the demo."""
+"""The `metahpo` command: make meta-datasets, compare methods on them, see the demo."""
 
 import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
 
 from metahpo_jax.errors import ConfigError, MetaHPOError
+
+if TYPE_CHECKING:
+    from metahpo_jax.evaluation.benchmarks import Benchmark
 
 EPILOGUE = """examples:
   metahpo demo
   metahpo bench --benchmark tabular --methods random,portfolio,gp,pretrained_gp --trials 50 --seeds 5 --out tabular.json
   metahpo build --family tabular --tasks 48 --configurations 256 --out my_metadataset
+  metahpo import runs.csv --space space.toml --task dataset --loss error --out my_table
+  metahpo bench --benchmark my_table --methods random,portfolio,gp --trials 20 --out my_table.json
+  metahpo bench --benchmark lcbench --data DATA --out lcbench.json
+  metahpo report lcbench.json my_table.json --out benchmarks.html
 """
 
 
@@ -35,20 +44,65 @@ class Build:
 
 @dataclass(frozen=True)
 class Bench:
-    """Compare methods on a recorded meta-dataset, each data set held out in turn."""
+    """Compare methods on recorded tables, each data set held out in turn (resumable)."""
 
     out: Path
-    """JSON file of the result; the raw curves (.npz) and a picture (.png) go beside it."""
+    """JSON file of the result; raw curves (.npz), a picture (.png) and a page (.html) go beside it."""
     benchmark: str = "tabular"
-    """`tabular`, the meta-dataset that comes with the package, or the folder of one that was built."""
-    methods: str = "random,sobol,grid,portfolio,gp,pretrained_gp"
-    """Names, separated by commas."""
-    trials: int = 50
-    """Trials per run."""
+    """tabular, bundled, lcbench, svm, svm143, taskset, taskset-family, taskset-shift, openml100, hpob, hpob-cold, or the folder of a
+    meta-dataset that `metahpo import` or `metahpo build` wrote."""
+    methods: str = ""
+    """Names, separated by commas; portfolio_then_X opens any method X with a portfolio. All that apply by default."""
+    data: Path | None = None
+    """Folder that holds lcbench/, svm/, taskset/, openml100/ and hpob/."""
+    split: str | None = None
+    """What is held out together, where it is not the benchmark's own: base, group, space, size or tenfold."""
+    trials: int | None = None
+    """Trials per run; the benchmark's own number by default."""
     seeds: int = 5
     """Runs per data set."""
     seed: int = 0
     """Of everything that is random."""
+    workers: int = 0
+    """Processes side by side; 0 is one per core, and a single one where there is an accelerator."""
+    audit: bool = False
+    """Also check each method for leaks on the first fold: run it again on tables whose untold losses were replaced."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Put several results of `metahpo bench` on one HTML page."""
+
+    results: tyro.conf.Positional[tuple[Path, ...]]
+    """JSON files."""
+    out: Path = Path("benchmarks.html")
+    """The page: self-contained."""
+
+
+@dataclass(frozen=True)
+class Import:
+    """Make a meta-dataset of one's own table, a row per run or per point of a learning curve."""
+
+    file: tyro.conf.Positional[Path]
+    """CSV or Parquet file whose columns are called as the hyperparameters. An empty loss is a failed run."""
+    space: Path
+    """TOML file of the search space: a table per hyperparameter, such as [lr] type = "float" low = 1e-4 high = 1.0."""
+    task: str
+    """Column of the task."""
+    loss: str
+    """Column of the loss, in raw units."""
+    out: Path
+    """Folder of the meta-dataset."""
+    maximise: bool = False
+    """The column of the loss is a score, of which more is better."""
+    fidelity: str | None = None
+    """Column of the fidelity, such as the epoch; without it each row is a whole run."""
+    group: str | None = None
+    """Column of what the tasks of one data set share, so that no split separates them."""
+    cost: str | None = None
+    """Column of the cost."""
+    status: str | None = None
+    """Column of ok, diverged or failed."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +123,6 @@ class Demo:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; bad input is one sentence on standard error and exit code 2."""
-    import tyro
-
     # Small networks gain nothing from threads inside an operation; whole trainings run side by side instead.
     if "xla_cpu_multi_thread_eigen" not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false".strip()
@@ -78,7 +130,9 @@ def main(arguments: list[str] | None = None) -> int:
     subcommands = (
         Annotated[Demo, tyro.conf.subcommand("demo")]
         | Annotated[Bench, tyro.conf.subcommand("bench")]
+        | Annotated[Report, tyro.conf.subcommand("report")]
         | Annotated[Build, tyro.conf.subcommand("build")]
+        | Annotated[Import, tyro.conf.subcommand("import")]
     )
     try:
         command = tyro.cli(
@@ -87,7 +141,9 @@ def main(arguments: list[str] | None = None) -> int:
             args=arguments,
             description=f"Meta-learned hyperparameter optimisation.\n\n{EPILOGUE}",
         )
-        runner = {Build: run_build, Bench: run_bench, Demo: run_demo}[type(command)]
+        runner = {Build: run_build, Bench: run_bench, Report: run_report, Demo: run_demo, Import: run_import}[
+            type(command)
+        ]
         runner(command)
     except MetaHPOError as error:
         print(f"metahpo: {error}", file=sys.stderr)
@@ -126,31 +182,100 @@ def run_build(command: Build) -> None:
     console.print(f"written to {command.out}; {parts} can be deleted")
 
 
+def run_import(command: Import) -> None:
+    """`metahpo import`."""
+    import numpy as np
+    from rich.console import Console
+    from rich.table import Table
+
+    from metahpo_jax.base import Status
+    from metahpo_jax.metadata import import_table, load_space, save_archive
+
+    archive = import_table(
+        command.file, load_space(command.space), task=command.task, loss=command.loss, maximise=command.maximise,
+        fidelity=command.fidelity, group=command.group, cost=command.cost, status=command.status,
+    )  # fmt: skip
+    save_archive(archive, command.out)
+    counts = [len(task.u) for task in archive.tasks]
+    status = np.concatenate([task.status for task in archive.tasks])
+    diverged, failed = ((status == s).sum() for s in (Status.DIVERGED, Status.FAILED))
+    table = Table(show_header=False)
+    table.add_row("tasks", str(len(counts)))
+    table.add_row("configurations per task", f"{min(counts)} / {np.median(counts):g} / {max(counts)} (min/median/max)")
+    table.add_row("fidelities", f"{len(archive.fidelity)}, in {archive.unit}")
+    table.add_row("failures", f"{diverged + failed} of {len(status)} runs ({diverged} diverged, {failed} failed)")
+    table.add_row("groups", str(len(archive.bases)))
+    console = Console(markup=False, soft_wrap=True)
+    console.print(table)
+    console.print(f"written to {command.out}; next: metahpo bench --benchmark {command.out} --out result.json")
+
+
 def run_bench(command: Bench) -> None:
     """`metahpo bench`."""
-    from metahpo_jax.evaluation import regret_curves, require_writable, save, save_figure, terminal_table, wide_console
-    from metahpo_jax.evaluation.protocol import run_benchmark
-    from metahpo_jax.metadata import load_metadataset
+    from metahpo_jax.evaluation import (
+        page_from_files,
+        regret_curves,
+        require_writable,
+        save,
+        save_figure,
+        sentences,
+        terminal_table,
+        wide_console,
+    )  # fmt: skip
+    from metahpo_jax.evaluation.benchmarks import load_benchmark
+    from metahpo_jax.evaluation.protocol import applicable_methods, run_benchmark
 
     require_writable(command.out)
-    dataset = load_metadataset(command.benchmark)
-    names = [name.strip() for name in command.methods.split(",") if name.strip()]
-    words = (
-        f"metahpo bench --benchmark {command.benchmark} --methods {','.join(names)} --trials {command.trials} "
-        f"--seeds {command.seeds} --seed {command.seed} --out {command.out.name}"
-    )
+    benchmark = load_benchmark(command.benchmark, command.data, command.split)
+    names = [name.strip() for name in command.methods.split(",") if name.strip()] or applicable_methods(benchmark)
+    trials = benchmark.trials if command.trials is None else command.trials
+    words = f"metahpo bench --benchmark {command.benchmark} --methods {','.join(names)} --trials {trials} --seeds {command.seeds}"
+    words += f" --seed {command.seed}" + (f" --split {command.split}" if command.split else "")
+    words += (" --data DIR" if command.data else "") + f" --out {command.out.name}"
+    if command.audit:
+        audit_methods(benchmark, names, min(trials, 10))
     with _bar("starting") as update:
         result = run_benchmark(
-            dataset, names, trials=command.trials, seeds=command.seeds, key_seed=command.seed,
-            command=words, progress=lambda what, done, total: update(done, total, what),
-            parts=command.out.with_suffix(".parts"),
+            benchmark, names, trials=trials, seeds=command.seeds, key_seed=command.seed, command=words,
+            progress=lambda what, done, total: update(done, total, what), parts=command.out.with_suffix(".parts"),
+            workers=command.workers or default_workers(),
         )  # fmt: skip
     save(result, command.out)
-    picture = command.out.with_suffix(".png")
+    picture, page = command.out.with_suffix(".png"), command.out.with_suffix(".html")
     save_figure(regret_curves(result), picture)
+    page_from_files([command.out], page)
     console = wide_console()
-    console.print(terminal_table(result, at=(1, 5, 10, 20, 50)))
-    console.print(f"written to {command.out}, {command.out.with_suffix('.npz')} and {picture}")
+    console.print(terminal_table(result))
+    for sentence in sentences(result):
+        console.print(sentence, markup=False)
+    console.print(f"written to {command.out}, {command.out.with_suffix('.npz')}, {picture} and {page}", markup=False)
+
+
+def audit_methods(benchmark: "Benchmark", names: list[str], trials: int) -> None:
+    """Audits each method on the first fold, with a line for each."""
+    from metahpo_jax.evaluation.audit import audit
+    from metahpo_jax.evaluation.methods import methods_named
+
+    for name, method in methods_named(names).items():
+        audit(benchmark, lambda _, method=method: method, trials=trials)
+        print(f"audit: {name} proposes the same whatever it was not told", file=sys.stderr)
+
+
+def default_workers() -> int:
+    """One process per core; a single one where there is an accelerator, which they would have to share."""
+    import jax
+
+    return (os.cpu_count() or 1) if jax.default_backend() == "cpu" else 1
+
+
+def run_report(command: Report) -> None:
+    """`metahpo report`."""
+    from metahpo_jax.evaluation import page_from_files
+
+    if not command.results:
+        raise ConfigError("name at least one result of `metahpo bench`.")
+    page_from_files(command.results, command.out)
+    print(f"written to {command.out}")
 
 
 def run_demo(command: Demo) -> None:

@@ -17,7 +17,7 @@ from metahpo_jax.evaluation.table import caption, cells
 from metahpo_jax.learners import mlp_space
 from metahpo_jax.metadata import MetaDataset, load_metadataset
 from metahpo_jax.metadata.builder import task_id
-from metahpo_jax.metalearners import STEPS, learn_portfolio, pretrain_gp, pretrained_gp
+from metahpo_jax.metalearners import STEPS, learn_portfolio, learn_theta, pretrained_gp
 from metahpo_jax.population import POINTS, R, train_population
 from metahpo_jax.proposers import gp_bo, portfolio, random, sobol
 from metahpo_jax.spaces import Choice, Space
@@ -112,8 +112,7 @@ def learn(
     portfolio_seconds = time.perf_counter() - began
     progress(1, 2, f"pre-training a GP on {len(dataset.tasks)} data sets")
     began = time.perf_counter()
-    everything = np.ones((1, len(dataset.tasks)), bool)
-    (theta,) = pretrain_gp(space, dataset.u, loss, everything, key, steps=QUICK_STEPS if quick else STEPS)
+    theta = learn_theta(dataset, key, steps=QUICK_STEPS if quick else STEPS)
     seconds = {"random": 0.0, "gp": 0.0, "portfolio": portfolio_seconds, "pretrained_gp": time.perf_counter() - began}
     proposers = {
         "random": random(space),

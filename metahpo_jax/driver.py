@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from metahpo_jax import history as histories
 from metahpo_jax.base import (
+    Array,
     Candidates,
     Context,
     Evaluation,
@@ -62,8 +63,11 @@ def tell(proposer: Proposer, run: Run, proposal: Proposal, evaluation: Evaluatio
 
 def search(
     run_key: Key, proposer: Proposer, objective: Objective, context: Context, candidates: Candidates, *, steps: int,
+    given: Array | None = None,
 ) -> History:  # fmt: skip
     """`steps` evaluations under `lax.scan`, for a traceable proposer and objective; the caller vmaps over tasks and seeds.
+
+    Rows `given [K]` of the pool are evaluated first, and told, without being asked for; `context.given` must be `K`.
 
     Runs of an objective are kept by trial number, so that a trial proposed again at a higher fidelity resumes.
 
@@ -73,10 +77,13 @@ def search(
     for what, one in (("proposer", proposer), ("objective", objective)):
         if not one.traceable:
             raise ConfigError(f"search: the {what} cannot run under jit; use driver.search_on_host instead.")
-    run = start(run_key, proposer, context, histories.capacity_for(steps))
+    known = 0 if given is None else given.shape[0]
+    run = start(run_key, proposer, context, histories.capacity_for(steps + known))
+    for trial in range(known):
+        run = _give(run_key, proposer, objective, run, context, candidates, given[trial], trial)  # type: ignore[index]
     first = jax.eval_shape(lambda r: ask(run_key, proposer, r, candidates)[0], run)
     blank = jax.eval_shape(objective.start, run_key, first)
-    store = jax.tree.map(lambda x: _blank(x, steps), blank)
+    store = jax.tree.map(lambda x: _blank(x, steps + known), blank)
 
     def body(carry: tuple[Run, PyTree], _: None) -> tuple[tuple[Run, PyTree], None]:
         run, store = carry
@@ -91,6 +98,24 @@ def search(
 
     (run, _), _ = jax.lax.scan(body, (run, store), None, length=steps)
     return run.history
+
+
+def _give(
+    run_key: Key, proposer: Proposer, objective: Objective, run: Run, context: Context, candidates: Candidates, row: Array, trial: int,
+) -> Run:  # fmt: skip
+    """The run after row `[]` of the pool was evaluated as trial number `trial`, at full fidelity."""
+    proposal = Proposal(
+        trial=jnp.asarray(trial, jnp.int32),
+        row=row.astype(jnp.int32),
+        u=candidates.u[row],
+        active=candidates.active[row],
+        fidelity=context.max_fidelity,
+    )
+    evaluation, _ = objective.advance(
+        objective.start(trial_key(run_key, trial, Purpose.EVAL), proposal), proposal.fidelity
+    )
+    run = run._replace(history=histories.record_pending(run.history, proposal))
+    return tell(proposer, run, proposal, evaluation)
 
 
 def search_on_host(

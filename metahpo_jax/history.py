@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from metahpo_jax.base import Array, Candidates, Evaluation, Proposal, Status
+from metahpo_jax.base import Array, Candidates, Context, Evaluation, Proposal, Status
 from metahpo_jax.errors import BudgetError
 
 
@@ -52,6 +52,10 @@ class History(struct.PyTreeNode):
     def next_trial(self) -> Array:
         """`[]` int32: the number that a new trial gets."""
         return jnp.max(self.trial, initial=-1).astype(jnp.int32) + 1
+
+    def asked(self, context: Context) -> Array:
+        """`[]` int32: trials that the proposer has asked for itself, without those it was given."""
+        return self.next_trial - context.given
 
     @property
     def incumbent(self) -> Array:

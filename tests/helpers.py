@@ -3,7 +3,7 @@
 import numpy as np
 
 from metahpo_jax.base import Status
-from metahpo_jax.metadata import MetaDataset, TaskRecord
+from metahpo_jax.metadata import Archive, ArchivedTask, MetaDataset, TaskRecord
 from metahpo_jax.spaces import Choice, Float, Int, Space
 
 
@@ -86,3 +86,30 @@ def tiny_metadataset(tasks: int = 4, configs: int = 16, points: int = 3, seed: i
         diverged_at=diverged_at,
         provenance=tuple({"task": f"task-{t}", "seconds": 0.5 * t} for t in range(tasks)),
     )
+
+
+def tiny_archive(seed: int = 0) -> Archive:
+    """Six tasks of three data sets over two spaces, each with 10 to 15 configurations of its own, the fifth of which failed."""
+    rng = np.random.default_rng(seed)
+    spaces = {"plain": Space(x=Float(0.0, 1.0), y=Float(0.0, 1.0)), "mixed": tiny_space()}
+    tasks = []
+    for t in range(6):
+        space = "plain" if t < 3 else "mixed"
+        n = 10 + t
+        u = np.array([spaces[space].encode(spaces[space].decode(row)) for row in rng.random((n, spaces[space].size))])
+        loss = ((u[:, :2] - 0.3 - 0.1 * (t % 3)) ** 2).sum(1, keepdims=True) + 0.01 * rng.random((n, 1))
+        status = np.full(n, Status.OK, np.int8)
+        loss[4], status[4] = np.nan, Status.DIVERGED
+        tasks.append(
+            ArchivedTask(
+                name=f"{space}-{t % 3}",
+                base=f"data-{t % 3}",
+                space=space,
+                u=u.astype(np.float32),
+                loss=loss.astype(np.float32),
+                status=status,
+                group=f"group-{t % 2}",
+                size=100.0 * (1 + t % 3),
+            )
+        )
+    return Archive("tiny-archive", spaces, tuple(tasks), metric="squared error")

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import re
+import time
 
 import numpy as np
 import pytest
@@ -16,11 +17,15 @@ from metahpo_jax.evaluation.results import BenchmarkResult, MethodRun, load, req
 from metahpo_jax.evaluation.statistics import (
     average_ranks,
     bootstrap_mean,
+    critical_difference,
+    friedman,
     incumbent,
     normalised_regret,
     paired_difference,
+    paired_differences,
     solved,
 )
+from metahpo_jax.evaluation.verdicts import Verdict, sentences, verdicts
 
 EVIL = "<script>alert('x')</script>"
 
@@ -28,7 +33,8 @@ EVIL = "<script>alert('x')</script>"
 def make_run(name: str, start: float = 0.4, tasks: int = 6, seeds: int = 3, trials: int = 12, **fields) -> MethodRun:
     rng = np.random.default_rng(len(name))
     regret = np.minimum.accumulate(start * rng.uniform(0.3, 1.0, (tasks, seeds, trials)), axis=-1)
-    return MethodRun(name, regret, (2 * regret + 0.1).astype(np.float32), **fields)
+    loss = None if fields.get("published") else (2 * regret + 0.1).astype(np.float32)
+    return MethodRun(name, regret, loss, **fields)
 
 
 def make_result(*runs: MethodRun, **fields) -> BenchmarkResult:
@@ -172,6 +178,62 @@ def test_paired_difference_sees_what_separate_intervals_hide():
     np.testing.assert_allclose(mirrored.high, -low, rtol=1e-12)
 
 
+def test_all_differences_at_once_are_those_one_by_one():
+    values = np.random.default_rng(6).random((4, 20, 3))
+    values[2] = values[1]
+    groups = np.arange(20) // 3
+    together = paired_differences(values, groups, resamples=500)
+    for a in range(4):
+        for b in range(4):
+            alone = paired_difference(values[a], values[b], groups, resamples=500)
+            for part, expected in zip(together, alone, strict=True):
+                np.testing.assert_allclose(part[a, b], expected, rtol=1e-9, atol=1e-15)
+    assert (together.low[1, 2] == 0).all() and (together.high[1, 2] == 0).all()
+    # A difference on one data set only: resamples without it are exactly 0, so the interval does not exclude 0.
+    values[2, 0] += 1.0
+    assert (paired_differences(values, groups, resamples=500).low[2, 1] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("methods", "q"), [(2, 1.960), (3, 2.343), (4, 2.569), (5, 2.728), (6, 2.850), (7, 2.949), (8, 3.031), (10, 3.164)]
+)
+def test_critical_difference_is_demsars(methods, q):
+    """Demsar (2006), table 5 (a)."""
+    expected = q * np.sqrt(methods * (methods + 1) / (6 * 14))
+    assert critical_difference(methods, 14) == pytest.approx(
+        expected, abs=1.1e-3 * expected / q
+    )  # three decimals, some rounded up
+    assert critical_difference(methods, 14, 0.10) < critical_difference(methods, 14) < critical_difference(methods, 7)
+
+
+def test_critical_difference_of_demsars_example():
+    """Demsar (2006), section 3.2.2: four methods on fourteen data sets."""
+    assert critical_difference(4, 14) == pytest.approx(1.25, abs=0.005)
+    assert critical_difference(4, 14, 0.10) == pytest.approx(1.12, abs=0.005)
+
+
+@pytest.mark.parametrize("methods", [3, 6])
+def test_friedman_agrees_with_scipy(methods):
+    from scipy.stats import friedmanchisquare
+
+    regret = np.random.default_rng(methods).integers(0, 4, (methods, 12)) + 0.4 * np.arange(methods)[:, None]
+    regret[0, :4] = regret[1, :4]
+    test = friedman(regret, range(12))
+    assert 1e-6 < test.p_value < 0.9
+    assert test.p_value == pytest.approx(friedmanchisquare(*regret).pvalue, rel=1e-9)
+    np.testing.assert_allclose(test.rank, rankdata(regret, axis=0).mean(axis=1))
+    assert test.critical_difference == critical_difference(methods, 12)
+
+
+def test_friedman_ranks_data_sets_not_runs():
+    regret = np.random.default_rng(7).random((3, 8))
+    groups = np.array([0, 0, 0, 0, 1, 1, 2, 2])
+    means = np.stack([regret[:, groups == g].mean(axis=1) for g in range(3)], axis=1)
+    assert friedman(regret, groups).critical_difference == critical_difference(3, 3)
+    np.testing.assert_array_equal(friedman(regret, groups).rank, rankdata(means, axis=0).mean(axis=1))
+    assert friedman(np.zeros((3, 5)), range(5)).p_value == 1.0
+
+
 @pytest.mark.parametrize(
     ("call", "error"),
     [
@@ -181,6 +243,11 @@ def test_paired_difference_sees_what_separate_intervals_hide():
         (lambda: bootstrap_mean([1.0, 2.0], "ab", resamples=0), ConfigError),
         (lambda: bootstrap_mean([1.0, 2.0], "ab", level=95), ConfigError),
         (lambda: paired_difference(np.zeros((2, 3)), np.zeros(3), "ab"), ConfigError),
+        (lambda: paired_differences(np.full((2, 2, 1), np.nan), "ab"), DataError),
+        (lambda: paired_differences(np.zeros((2, 2, 1)), "abc"), ConfigError),
+        (lambda: friedman(np.zeros((1, 2)), "ab"), ConfigError),
+        (lambda: friedman(np.zeros((2, 2)), "abc"), ConfigError),
+        (lambda: friedman([[0.0, np.inf], [0.0, 1.0]], "ab"), DataError),
     ],
 )
 def test_bootstrap_refuses(call, error):
@@ -225,6 +292,7 @@ def test_round_trip_is_bitwise(tmp_path):
     runs = tuple(
         make_run(name, 0.1 * (i + 1), test_accuracy=accuracy if i % 2 else None) for i, name in enumerate(names)
     )
+    assert runs[0].loss is not None
     runs[0].loss[0, 0, 0] = np.inf
     result = make_result(*runs)
     path = tmp_path / "new" / "result.json"
@@ -250,6 +318,45 @@ def test_round_trip_is_bitwise(tmp_path):
     first = [(tmp_path / "new" / name).read_bytes() for name in ("result.json", "result.npz")]
     save(back, path)
     assert first == [(tmp_path / "new" / name).read_bytes() for name in ("result.json", "result.npz")]
+
+
+def test_published_rows_and_settings_come_back(tmp_path):
+    runs = (make_run("random"), make_run("GP (published)", 0.1, published="HPO-B, authors' result files"))
+    result = make_result(*runs, budgets=(2, 7, 90), baselines=("random",), starts=5, regret_unit="normalised loss")
+    path = tmp_path / "result.json"
+    save(result, path)
+    back = load(path)
+    assert [run.published for run in back.runs] == ["", "HPO-B, authors' result files"]
+    assert back.runs[0].loss is not None and back.runs[1].loss is None
+    assert (back.budgets, back.baselines, back.starts) == ((2, 7, 90), ("random",), 5)
+    assert back.regret_unit == "normalised loss" and back.shown == [2, 7]
+    content = json.loads(path.read_text())
+    assert content["schema"] == 2 and content["starts"] == 5 and content["budgets"] == [2, 7, 90]
+    assert content["verdicts"]["random"] == []
+    assert content["verdicts"]["GP (published)"] == ["GP (published) is below random at 2 and 7 trials."]
+
+
+def test_schema_1_loads_with_defaults(tmp_path):
+    path = tmp_path / "result.json"
+    result = make_result()
+    save(result, path)
+
+    def older(content):
+        content["schema"] = 1
+        for name in ("budgets", "baselines", "starts", "regret_unit", "verdicts"):
+            del content[name]
+        for method in content["methods"].values():
+            del method["published"]
+
+    _edit(older)(path)
+    assert json.dumps(load(path).to_json()) == json.dumps(result.to_json())
+
+
+def test_ten_methods_of_a_large_benchmark_are_summed_up_in_seconds():
+    runs = [make_run(str(i), tasks=82, seeds=5, trials=100) for i in range(10)]
+    began = time.perf_counter()
+    make_result(*runs, baselines=tuple(map(str, range(10)))).to_json()
+    assert time.perf_counter() - began < 10.0  # half a second on two idle cores
 
 
 def _edit(change):
@@ -289,6 +396,9 @@ def _objects(path):
         (_edit(lambda c: c["methods"]["gp"].update(seconds="soon")), StoreError, "lacks a field"),
         (_edit(lambda c: c["methods"].update(other=c["methods"]["gp"])), StoreError, "other.regret"),
         (_edit(lambda c: c["tasks"].pop()), DataError, "6 tasks"),
+        (_edit(lambda c: c.update(budgets=3)), StoreError, "lacks a field"),
+        (_edit(lambda c: c.update(budgets=[9, 3])), DataError, "budgets"),
+        (_edit(lambda c: c.update(starts="five")), StoreError, "lacks a field"),
         (_flip, StoreError, "is not the file"),
         (lambda p: p.with_suffix(".npz").write_bytes(b""), StoreError, "is not the file"),
         (_objects, StoreError, "plain arrays"),
@@ -348,6 +458,10 @@ _GOOD = np.zeros((2, 1, 3))
         (lambda: MethodRun("a", _GOOD[..., :0], _GOOD[..., :0]), "empty axis"),
         (lambda: MethodRun("a", _GOOD + np.nan, _GOOD), "normalised_regret"),
         (lambda: MethodRun("a", _GOOD, _GOOD, seconds=-1.0), "seconds"),
+        (lambda: make_result(make_run("a"), budgets=()), "budgets"),
+        (lambda: make_result(make_run("a"), budgets=(0, 5)), "budgets"),
+        (lambda: make_result(make_run("a"), budgets=(5, 5)), "budgets"),
+        (lambda: make_result(make_run("a"), starts=-1), "starts"),
         (lambda: BenchmarkResult("b", "", (), (), ()), "no method"),
         (lambda: make_result(make_run("a"), make_run("a")), "twice"),
         (lambda: make_result(make_run("a"), make_run("b", trials=3)), "same tasks"),
@@ -357,6 +471,53 @@ _GOOD = np.zeros((2, 1, 3))
 def test_results_that_make_no_sense(make, word):
     with pytest.raises(DataError, match=word):
         make()
+
+
+# ------------------------------------------------------------------------------------------------------------- verdicts
+
+_LEVEL = np.tile([0.3, 0.5], 4)  # of eight tasks, by turns
+
+
+@pytest.mark.parametrize(
+    ("regret", "relation"),
+    [
+        (np.full(8, 0.3), "below"),
+        (np.full(8, 0.5), "above"),
+        (_LEVEL, "level with"),
+        (np.where(np.arange(8) == 0, 0.3, 0.4), "level with"),  # better on one data set of four, elsewhere the same
+        (np.full(8, 0.4), "equal to"),
+    ],
+)
+def test_a_verdict_is_what_the_paired_interval_says(regret, relation):
+    def run(name, values):
+        return MethodRun(name, np.asarray(values).reshape(8, 1, 1))
+
+    result = make_result(run("new", regret), run("gp", np.full(8, 0.4)), baselines=("gp", "absent"))
+    assert verdicts(result) == [Verdict("new", "gp", {1: relation})]
+    assert sentences(result) == [f"new is {relation} gp at 1 trial."]
+
+
+@pytest.mark.parametrize(
+    ("relations", "sentence"),
+    [
+        (
+            {1: "level with", 5: "level with", 10: "level with", 20: "below", 50: "below"},
+            "pretrained_gp is below portfolio at 20 and 50 trials, level with it at 1, 5 and 10.",
+        ),
+        (
+            {1: "equal to", 5: "above", 10: "below"},
+            "pretrained_gp is below portfolio at 10 trials, above it at 5, equal to it at 1.",
+        ),
+        ({1: "above"}, "pretrained_gp is above portfolio at 1 trial."),
+    ],
+)
+def test_verdicts_are_plain_sentences(relations, sentence):
+    assert Verdict("pretrained_gp", "portfolio", relations).sentence == sentence
+
+
+def test_one_data_set_gives_no_verdict():
+    result = make_result(make_run("random", tasks=2), make_run("new", 0.01, tasks=2))
+    assert verdicts(result) == [] and result.to_json()["verdicts"] == {"random": [], "new": []}
 
 
 # --------------------------------------------------------------------------------------------------------------- tables
@@ -389,7 +550,7 @@ def test_accuracy_has_a_column_where_there_is_any():
 
 @pytest.mark.parametrize(("value", "text"), [(0.1234, ".123"), (-0.012, "-.012"), (1.0, "1.000"), (0.9996, "1.000")])
 def test_numbers_are_short(value, text):
-    assert table._short(value, 3) == text
+    assert table.short(value, 3) == text
 
 
 def test_budgets_beyond_the_run_are_left_out():
@@ -411,12 +572,40 @@ def test_markdown_table_is_rectangular_and_escaped():
     assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
 
 
+def _with_published(**fields):
+    return make_result(
+        make_run("random", seconds=2.0), make_run("GP (published)", 0.1, published="[authors] files"), **fields
+    )
+
+
+def test_published_rows_are_marked_and_their_source_is_told():
+    result = _with_published()
+    columns, rows = table.cells(result)
+    assert [row[0].text for row in rows] == ["random", "GP (published) †"]
+    assert [row[columns.index("seconds")].text for row in rows] == ["2.0", "–"]
+    note = "† Published, not run by us: GP (published) (from [authors] files)."
+    assert note in table.caption(result) and "†" not in table.caption(make_result())
+    assert evaluation.markdown_table(result).endswith("\n\n" + note.replace("[", r"\[").replace("]", r"\]") + "\n")
+    assert "[authors] files" in " ".join(_terminal(result).split())
+
+
+def test_tables_follow_the_settings_of_the_result():
+    result = make_result(budgets=(2, 7, 90), starts=5, regret_unit="normalised loss")
+    assert table.cells(result)[0][1:4] == ["regret @2", "regret @7", "rank @7"]
+    assert table.cells(result, at=(3,))[0][1:3] == ["regret @3", "rank @3"]
+    assert "counted after 5 given evaluations" in table.caption(result) and "(normalised loss)" in table.caption(result)
+    assert "given" not in table.caption(make_result())
+
+
 # ---------------------------------------------------------------------------------------------------------------- plots
 
 
 def test_colours_are_stable_and_known_methods_differ():
-    known = ["random", "sobol", "grid", "portfolio", "gp", "pretrained_gp"]
-    assert len({plots.colour(name) for name in known}) == len(known)
+    ours = [name for name in plots._KNOWN if "published" not in name]
+    theirs = [name for name in plots._KNOWN if "published" in name]
+    for names in (ours, theirs):
+        assert len(names) > 5 and len({plots.colour(name) for name in names}) == len(names)
+    assert plots.colour("GP (published)") == plots.colour("gp")
     assert plots.colour("of my own") == plots.colour("of my own")
     assert re.fullmatch("#[0-9a-f]{6}", plots.colour("größe"))
 
@@ -434,6 +623,91 @@ def test_curves_have_a_line_and_a_name_per_method(draw, trials):
     expected = result.ranks() if draw is plots.rank_curves else [result.rows(run).mean(axis=0) for run in result.runs]
     for line, values in zip(curves, expected, strict=True):
         np.testing.assert_allclose(line.get_ydata(), values)
+
+
+@pytest.mark.parametrize("draw", [plots.regret_curves, plots.rank_curves])
+def test_published_curves_are_dashed_and_marked(draw):
+    axes = draw(_with_published(starts=5)).axes[0]
+    solid, dashed = (line for line in axes.lines if line.get_transform() == axes.transData)
+    assert not solid.is_dashed() and dashed.is_dashed()
+    assert [(text.get_text(), text.get_fontstyle()) for text in axes.texts] == [
+        ("random", "normal"),
+        ("GP (published) †", "italic"),
+    ]
+    assert axes.get_xlabel() == "trials after 5 given evaluations"
+
+
+@pytest.mark.parametrize("draw", [plots.regret_curves, plots.rank_curves])
+def test_long_curves_are_thinned_but_keep_their_ends(draw):
+    axes = draw(make_result(make_run("a", trials=1000), make_run("b", trials=1000))).axes[0]
+    at = axes.lines[0].get_xdata()
+    assert len(at) <= 100 and list(at[:5]) == [1, 2, 3, 4, 5] and at[-1] == 1000 and (np.diff(at) > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("ranks", "difference", "bars"),
+    [
+        ([1.0, 1.5, 2.2, 5.0], 1.0, [(0, 1), (1, 2)]),
+        ([1.0, 1.4, 1.8, 3.0], 1.0, [(0, 2)]),
+        ([1.0, 2.0, 3.0], 1.0, []),
+        ([2.0, 2.0, 2.0], 0.5, [(0, 2)]),
+    ],
+)
+def test_bars_join_what_cannot_be_told_apart(ranks, difference, bars):
+    assert plots._bars(np.array(ranks), difference) == bars
+
+
+def _overlaps(figure):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert all(box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1 for box in boxes)
+    return [
+        (figure.axes[0].texts[j].get_text(), figure.axes[0].texts[i].get_text())
+        for i, one in enumerate(boxes)
+        for j in range(i)
+        if one.overlaps(boxes[j])
+    ]
+
+
+@pytest.mark.parametrize("methods", [2, 5, 14])
+@pytest.mark.parametrize(
+    "draw", [lambda r: plots.critical_difference_diagram(r, 5), plots.regret_curves, plots.rank_curves]
+)
+@pytest.mark.parametrize("alike", [False, True])
+def test_no_name_lies_over_another(methods, draw, alike):
+    runs = [
+        make_run(f"portfolio_then_empirical_gaussian{i}"[-9 - 2 * i :], 0.1 if alike else 0.01 * (i + 1), tasks=60)
+        for i in range(methods)
+    ]
+    assert _overlaps(draw(make_result(*runs))) == []
+
+
+def test_a_long_benchmark_name_fits():
+    figure = plots.critical_difference_diagram(make_result(benchmark="TaskSet, leave one architecture family out"), 12)
+    assert _overlaps(figure) == []
+
+
+def test_critical_difference_diagram_shows_ranks_and_bars():
+    runs = [make_run("first", 0.001), make_run("second", 0.002), make_run("third", 0.9, published="files")]
+    for run, level in zip(runs, (0.1, 0.1, 0.9), strict=True):
+        run.regret[:] = level
+    result = make_result(*(MethodRun(r.name, np.repeat(r.regret, 10, 0), published=r.published) for r in runs))
+    test = result.friedman(5)
+    assert test.rank.tolist() == [1.5, 1.5, 3.0] and test.p_value < 1e-6
+    (axes,) = plots.critical_difference_diagram(result, 5).axes
+    words = [text.get_text() for text in axes.texts]
+    assert {"first", "second", "third †", "1.50", "3.00"} <= set(words)
+    assert "tabular: mean rank at 5 trials, 30 data sets" in words
+    assert f"critical difference {test.critical_difference:.2f}" in words
+    assert len([line for line in axes.lines if (line.get_gid() or "").startswith("bar")]) == 1
+    for trial in (0, 13):
+        with pytest.raises(ConfigError, match="trial must be"):
+            plots.critical_difference_diagram(result, trial)
+    with pytest.raises(ConfigError, match="at least 2"):
+        plots.critical_difference_diagram(make_result(make_run("alone")), 5)
 
 
 def test_scale_of_regret():

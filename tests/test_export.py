@@ -10,6 +10,7 @@ from jax import export
 from metahpo_jax import driver, population
 from metahpo_jax.base import Candidates, Evaluation, no_candidates
 from metahpo_jax.learners import Capacity, mlp_configs, mlp_space
+from metahpo_jax.metadata import archive_of, sources_of
 from metahpo_jax.metalearners import learn_portfolio
 from metahpo_jax.metalearners.pretrained_gp import PretrainedGP, draw_tasks, pretrained_gp, pretraining, training_table
 from metahpo_jax.proposers import gp_bo, grid, portfolio, random, resume_best, sobol
@@ -70,7 +71,7 @@ def test_training_a_population_exports() -> None:
 
 def test_meta_training_exports() -> None:
     learner = pretraining(SPACE, steps=4)
-    table = training_table(SPACE, DATA.u, DATA.objective(), np.ones(len(DATA.tasks)))
+    table = training_table(SPACE, sources_of(archive_of(DATA)), len(DATA.tasks), len(DATA.u))
     init, run = program(learner, draw_tasks, 2)
 
     def chunk(data, table):

@@ -1,19 +1,40 @@
-"""Leave-one-data-set-out: nothing of a held-out task reaches what is learned, and scoring never reaches a proposer."""
+"""Running a benchmark: nothing of a held-out task reaches what is learned, and scoring never reaches a proposer."""
 
 import dataclasses
 
 import jax
 import numpy as np
 import pytest
-from helpers import tiny_metadataset
+from helpers import tiny_archive, tiny_metadataset
 
-from metahpo_jax.base import Status
 from metahpo_jax.errors import ConfigError, SplitError
-from metahpo_jax.evaluation.methods import METHODS, Training
-from metahpo_jax.evaluation.protocol import leave_one_base_out, run_benchmark, trials_to_reach
+from metahpo_jax.evaluation.benchmarks import Benchmark, tabular_benchmark
+from metahpo_jax.evaluation.methods import METHODS
+from metahpo_jax.evaluation.protocol import (
+    applicable_methods,
+    run_benchmark,
+    run_method,
+    trainings,
+    trials_to_reach,
+)
+from metahpo_jax.evaluation.splits import by_base
+from metahpo_jax.metadata import archive_of
 
-CHEAP = ["random", "sobol", "grid", "portfolio"]
+CHEAP = ["random", "sobol", "grid", "portfolio", "portfolio_imagined", "empirical_gaussian"]
 LEARNED = [name for name, method in METHODS.items() if method.learn is not None]
+
+
+@pytest.fixture(scope="module")
+def benchmark_(dataset) -> Benchmark:
+    return tabular_benchmark(archive_of(dataset))
+
+
+@pytest.fixture(scope="module")
+def unshared() -> Benchmark:
+    """Different configurations per task, two spaces, failures, three starts."""
+    archive = tiny_archive()
+    starts = np.tile(np.array([3, 0, 5]), (len(archive.tasks), 2, 1))
+    return Benchmark("tiny", archive, by_base(archive), "A protocol.", trials=6, budgets=(1, 5), starts=starts)
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +43,8 @@ def dataset():
 
 
 @pytest.fixture(scope="module")
-def result(dataset):
-    return run_benchmark(dataset, list(METHODS), trials=8, seeds=2)
+def result(benchmark_):
+    return run_benchmark(benchmark_, list(METHODS), trials=8, seeds=2)
 
 
 def test_every_method_runs_on_every_task_and_seed(dataset, result) -> None:
@@ -42,69 +63,94 @@ def test_the_incumbent_explains_its_test_accuracy(dataset, result) -> None:
         assert run.test_accuracy[t, 0, -1] == pytest.approx(dataset.test_accuracy[t, row, -1], nan_ok=True)
 
 
-def test_all_trials_of_the_pool_find_the_best(dataset) -> None:
-    full = run_benchmark(dataset, CHEAP, trials=24, seeds=1)
+def test_all_trials_of_the_pool_find_the_best(benchmark_) -> None:
+    full = run_benchmark(benchmark_, CHEAP, trials=24, seeds=1)
     for run in full.runs:
         np.testing.assert_array_equal(run.regret[..., -1], 0.0)
 
 
 @pytest.mark.parametrize("name", LEARNED)
-def test_a_held_out_task_is_never_learned_from(name: str, dataset) -> None:
+def test_a_held_out_task_is_never_learned_from(name: str, benchmark_) -> None:
     """Whatever the held-out task's losses are, what the fold learns stays bit by bit the same."""
-    loss = dataset.objective()
-    folds = leave_one_base_out([task.base for task in dataset.tasks])
 
-    def learned(table: np.ndarray):
-        training = Training(dataset.space, dataset.u, table, folds.train[:1], trials=8)
+    def learned(benchmark: Benchmark):
+        (_, training), *_ = trainings(benchmark, "network", trials=8)
         learn = METHODS[name].learn
         assert learn is not None
-        return learn(training, jax.random.key(0))[0]
+        return learn([training], jax.random.key(0))
 
-    changed = loss.copy()
-    changed[0] = loss[0][::-1] * 7.0
-    for a, b in zip(jax.tree.leaves(learned(loss)), jax.tree.leaves(learned(changed)), strict=True):
+    tasks = list(benchmark_.archive.tasks)
+    tasks[0] = dataclasses.replace(tasks[0], loss=tasks[0].loss[::-1] * 7.0)
+    changed = dataclasses.replace(benchmark_, archive=dataclasses.replace(benchmark_.archive, tasks=tuple(tasks)))
+    for a, b in zip(jax.tree.leaves(learned(benchmark_)), jax.tree.leaves(learned(changed)), strict=True):
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
 
 
-@pytest.mark.parametrize("name", ["gp", "pretrained_gp"])
-def test_a_row_that_is_never_tried_changes_no_proposal(name: str, dataset, tmp_path) -> None:
-    """The table's extremes serve for scoring only: whatever an untried row of a task holds, the task's trials stay the same."""
-
-    def rows_of_task_0(data, folder: str) -> np.ndarray:
-        run_benchmark(data, [name], trials=6, seeds=1, parts=tmp_path / folder)
-        with np.load(tmp_path / folder / f"{name}.npz") as part:
-            return part["rows"][0, 0]
-
-    before = rows_of_task_0(dataset, "before")
-    loss = dataset.objective()[0]
-    hidden = min(set(range(len(loss))) - set(before.tolist()), key=lambda row: loss[row])
-    valid, status = dataset.valid_loss.copy(), dataset.status.copy()
-    valid[0, hidden], status[0, hidden] = np.nan, int(Status.DIVERGED)  # the best of the untried is now the worst
-    changed = dataclasses.replace(dataset, valid_loss=valid, status=status)
-    np.testing.assert_array_equal(before, rows_of_task_0(changed, "after"))
+def test_the_best_row_hidden_from_scoring_changes_no_proposal(benchmark_) -> None:
+    """The table's extremes serve for scoring only: an untried best row may as well be the worst."""
+    rows = run_method(benchmark_, METHODS["gp"], "network", trials=6, seeds=1).rows[0, 0]
+    tasks = list(benchmark_.archive.tasks)
+    loss = tasks[0].loss.copy()
+    hidden = min(set(range(len(loss))) - set(rows.tolist()), key=lambda row: loss[row, -1])
+    loss[hidden] = tasks[0].scored.max()
+    tasks[0] = dataclasses.replace(tasks[0], loss=loss)
+    changed = dataclasses.replace(benchmark_, archive=dataclasses.replace(benchmark_.archive, tasks=tuple(tasks)))
+    np.testing.assert_array_equal(rows, run_method(changed, METHODS["gp"], "network", trials=6, seeds=1).rows[0, 0])
 
 
-def test_names_of_one_base_are_held_out_together() -> None:
-    folds = leave_one_base_out(["a", "b", "a", "c"])
-    assert folds.bases == ("a", "b", "c")
-    np.testing.assert_array_equal(folds.train[0], [False, True, False, True])
-    np.testing.assert_array_equal(folds.of_task, [0, 1, 0, 2])
+def test_tasks_may_have_configurations_spaces_and_starts_of_their_own(unshared) -> None:
+    names = ["random", "portfolio", "portfolio_then_sobol"]
+    assert set(applicable_methods(unshared)) == {n for n, m in METHODS.items() if not m.needs_shared}
+    result = run_benchmark(unshared, names, seeds=2)
+    assert result.starts == 3 and result.tasks == tuple(task.name for task in unshared.archive.tasks)
+    for t, task in enumerate(unshared.archive.tasks):
+        given = np.nanmin(task.told[0][[3, 0, 5]])
+        for run in result.runs:
+            assert run.loss is not None and (run.loss[t] <= given).all(), "starts count as told before the first trial"
+            assert (run.regret[t] >= 0).all() and (run.regret[t] <= 1).all()
 
 
-def test_one_base_alone_is_refused() -> None:
-    with pytest.raises(SplitError, match="at least two"):
-        leave_one_base_out(["a", "a"])
+def test_starts_are_given_and_never_asked_for_again(unshared) -> None:
+    for space in unshared.archive.spaces:
+        tried = run_method(unshared, METHODS["random"], space, trials=6, seeds=2)
+        for rows in tried.rows.reshape(-1, 6):
+            assert len(set(rows) | {3, 0, 5}) == 9
+        for t, rows in zip(tried.tasks, tried.rows, strict=True):
+            assert rows.max() < len(unshared.archive.tasks[t].u), "a padded row is no configuration"
 
 
-def test_finished_methods_are_kept(dataset, tmp_path) -> None:
-    first = run_benchmark(dataset, ["random"], trials=4, seeds=2, parts=tmp_path)
+def test_shared_configurations_are_asked_for_where_they_are_needed(unshared) -> None:
+    with pytest.raises(ConfigError, match="needs the same configurations"):
+        run_benchmark(unshared, ["empirical_gaussian"], seeds=1)
+    with pytest.raises(ConfigError, match="published starts for 2 seeds"):
+        run_benchmark(unshared, ["random"], seeds=3)
+
+
+def test_without_training_tasks_learning_is_refused(unshared) -> None:
+    folds = [fold._replace(train=np.zeros_like(fold.train)) for fold in unshared.folds]
+    for name in ("portfolio", "pretrained_gp"):
+        with pytest.raises(SplitError, match="at least one training task"):
+            run_benchmark(dataclasses.replace(unshared, folds=folds), [name], seeds=1)
+
+
+def test_workers_change_nothing(unshared, tmp_path) -> None:
+    names = ["random", "portfolio"]
+    alone = run_benchmark(unshared, names, seeds=1)
+    together = run_benchmark(unshared, names, seeds=1, workers=2, parts=tmp_path)
+    for a, b in zip(alone.runs, together.runs, strict=True):
+        np.testing.assert_array_equal(a.regret, b.regret)
+
+
+def test_finished_methods_are_kept(benchmark_, tmp_path) -> None:
+    first = run_benchmark(benchmark_, ["random"], trials=4, seeds=2, parts=tmp_path)
     calls = []
     again = run_benchmark(
-        dataset, ["random"], trials=4, seeds=2, parts=tmp_path, progress=lambda *call: calls.append(call)
+        benchmark_, ["random"], trials=4, seeds=2, parts=tmp_path, progress=lambda *call: calls.append(call)
     )
     np.testing.assert_array_equal(first.runs[0].regret, again.runs[0].regret)
-    assert calls == [] and first.runs[0].seconds == again.runs[0].seconds
-    run_benchmark(dataset, ["random"], trials=5, seeds=2, parts=tmp_path, progress=lambda *call: calls.append(call))
+    assert calls == [("random", 2, 2)] and first.runs[0].seconds == again.runs[0].seconds
+    calls.clear()
+    run_benchmark(benchmark_, ["random"], trials=5, seeds=2, parts=tmp_path, progress=lambda *call: calls.append(call))
     assert len(calls) == 2, "parts of another run must not be used"
 
 
@@ -114,14 +160,15 @@ def test_finished_methods_are_kept(dataset, tmp_path) -> None:
         ([], 4, 1, "at least one method"),
         (["randon"], 4, 1, "did you mean 'random'"),
         (["gp", "gp"], 4, 1, "twice"),
+        (["portfolio_then_randon"], 4, 1, "did you mean 'portfolio_then_random'"),
         (["random"], 0, 1, "trials"),
         (["random"], 25, 1, "trials"),
         (["random"], 4, 0, "seeds"),
     ],
 )
-def test_bad_arguments(dataset, names, trials, seeds, word) -> None:
+def test_bad_arguments(benchmark_, names, trials, seeds, word) -> None:
     with pytest.raises(ConfigError, match=word):
-        run_benchmark(dataset, names, trials=trials, seeds=seeds)
+        run_benchmark(benchmark_, names, trials=trials, seeds=seeds)
 
 
 def test_trials_to_reach() -> None:

@@ -1,6 +1,6 @@
 """Leave-one-data-set-out on the committed meta-dataset `tabular`: what is compared, and for how long."""
 
-METHODS = ["random", "sobol", "grid", "portfolio", "gp", "pretrained_gp"]
+METHODS = ["random", "sobol", "grid", "portfolio", "portfolio_imagined", "gp", "pretrained_gp"]
 TRIALS = 50
 SEEDS = 5
 QUICK_SEEDS = 1

@@ -15,11 +15,13 @@ import jax
 import numpy as np
 
 from experiments.tabular import config
+from metahpo_jax.cli import default_workers
 from metahpo_jax.evaluation import rank_curves, regret_curves, save, save_figure, terminal_table, wide_console
+from metahpo_jax.evaluation.benchmarks import tabular_benchmark
 from metahpo_jax.evaluation.protocol import run_benchmark, trials_to_reach, versions
 from metahpo_jax.evaluation.results import BenchmarkResult, MethodRun
-from metahpo_jax.metadata import MetaDataset, load_metadataset
-from metahpo_jax.metalearners import pretrain_gp
+from metahpo_jax.metadata import MetaDataset, archive_of, load_metadataset
+from metahpo_jax.metalearners import learn_theta
 
 
 def main() -> None:
@@ -32,7 +34,8 @@ def main() -> None:
     seeds = config.QUICK_SEEDS if options.quick else config.SEEDS
     command = "python -m experiments.tabular.run" + (" --quick" if options.quick else "")
     result = run_benchmark(
-        dataset, config.METHODS, trials=config.TRIALS, seeds=seeds, key_seed=config.SEED, command=command,
+        tabular_benchmark(archive_of(dataset)), config.METHODS, trials=config.TRIALS, seeds=seeds, key_seed=config.SEED,
+        command=command, workers=default_workers(),
         progress=lambda what, done, total: print(f"{what} {done}/{total}", file=sys.stderr, flush=True),
     )  # fmt: skip
     curves = options.out.with_name(options.out.stem + "_curves.json")
@@ -81,7 +84,7 @@ def claims(result: BenchmarkResult) -> list[Claim]:
         for t in config.EARLY
     ]
     out += [at_most(f"pretrained_gp - gp @{t}", mean_at(learned, t) - mean_at(runs["gp"], t), 0.0) for t in config.LATE]
-    for name in ("portfolio", "pretrained_gp"):
+    for name in ("portfolio_imagined", "pretrained_gp"):
         gap = result.difference(runs[name], runs["random"])
         worst = int(np.argmax(gap.high))
         out.append(
@@ -98,7 +101,7 @@ def below_until(result: BenchmarkResult) -> dict[str, int]:
     """The last trial up to which every interval of the difference to random search lies below 0."""
     runs = {run.name: run for run in result.runs}
     out = {}
-    for name in ("portfolio", "gp", "pretrained_gp"):
+    for name in ("portfolio", "portfolio_imagined", "gp", "pretrained_gp"):
         above = np.flatnonzero(result.difference(runs[name], runs["random"]).high >= 0)
         out[name] = int(above[0]) if len(above) else result.trials
     return out
@@ -106,9 +109,8 @@ def below_until(result: BenchmarkResult) -> dict[str, int]:
 
 def meta_training_cost(dataset: MetaDataset, runs: dict[str, MethodRun]) -> dict:
     """Seconds of one pre-training, and after how many new tasks the trials that it saves have paid for it."""
-    everything = np.ones((1, len(dataset.tasks)), bool)
     began = time.perf_counter()
-    pretrain_gp(dataset.space, dataset.u, dataset.objective(), everything, jax.random.key(config.SEED))
+    learn_theta(dataset, jax.random.key(config.SEED))
     pretraining = time.perf_counter() - began
     parts = [entry for entry in dataset.provenance if "seconds" in entry]
     per_training = sum(entry["seconds"] for entry in parts) / sum(entry["configurations"] for entry in parts)

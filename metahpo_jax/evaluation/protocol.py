@@ -1,7 +1,7 @@
-"""Leave-one-data-set-out on a recorded meta-dataset: every method on the same tasks, seeds and budget, as compiled programs.
+"""Runs a benchmark: every method on the same held-out tasks, seeds and trials, as compiled programs.
 
-A method learns from the training tasks of a fold only: whole losses of those, nothing of the held-out ones. In a run it is told raw losses
-of the trials that it asked for; the table's extremes serve for scoring, after the run.
+A method learns from the training tasks of a fold only; of the held-out ones it sees the pools of configurations. In a run it is told raw
+losses of the trials that it asked for; a table's extremes serve for scoring, after the run.
 """
 
 import functools
@@ -10,170 +10,317 @@ import io
 import json
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import as_completed
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from metahpo_jax import driver
-from metahpo_jax.base import Candidates, Context, Status, run_key
-from metahpo_jax.errors import ConfigError, SplitError
-from metahpo_jax.evaluation.methods import Method, Training, methods_named, stack
+from metahpo_jax.base import Array, Candidates, Context, run_key
+from metahpo_jax.errors import ConfigError
+from metahpo_jax.evaluation.benchmarks import Benchmark
+from metahpo_jax.evaluation.methods import METHODS, Method, Training, methods_named, stack
 from metahpo_jax.evaluation.results import BenchmarkResult, MethodRun
-from metahpo_jax.evaluation.statistics import incumbent, incumbent_trial, normalised_regret
+from metahpo_jax.evaluation.statistics import incumbent, incumbent_trial
 from metahpo_jax.files import read_arrays, write_atomically
-from metahpo_jax.metadata import MetaDataset
 from metahpo_jax.objectives import Table, table
+from metahpo_jax.processes import single_threaded_workers
 
-PROTOCOL = (
-    "Leave one base data set out, table look-up; loss is validation log-loss capped at the class-prior entropy (a diverged run counts as "
-    "the cap); regret is (incumbent - best) / (worst - best) of the task's recorded table; intervals by bootstrap over base data sets."
-)
 LEARN, RUN = 0, 1  # what the benchmark's key is folded with
+BLOCK = 2**20  # history rows x pool rows of the lanes that run side by side: what a core's cache holds in a few arrays
+
+Progress = Callable[[str, int, int], None]  # what, done, total
 
 
-class Folds(NamedTuple):
-    """Held-out base data sets and, per fold, the training tasks."""
+class Tried(NamedTuple):
+    """What a method did on the held-out tasks over one space."""
 
-    bases: tuple[str, ...]  # `S`
-    train: np.ndarray  # `[S, T]` bool
-    of_task: np.ndarray  # `[T]` int: the fold that holds a task out
-
-
-def leave_one_base_out(bases: Sequence[str]) -> Folds:
-    """One fold per base data set; all tasks of the base are held out together.
-
-    Raises:
-      SplitError: with fewer than two bases, since nothing would be left to learn from.
-    """
-    names = tuple(dict.fromkeys(bases))
-    if len(names) < 2:
-        raise SplitError(f"leave-one-out needs at least two base data sets, got {len(names)} ({', '.join(names)}).")
-    of_task = np.asarray([names.index(b) for b in bases])
-    return Folds(names, of_task[None, :] != np.arange(len(names))[:, None], of_task)
+    tasks: np.ndarray  # `[K]` indices into the archive
+    rows: np.ndarray  # `[K, S, trials]` of each task's pool
+    seconds: float  # of tuning, compilation included
+    meta_seconds: float  # of learning, likewise
 
 
 def run_benchmark(
-    dataset: MetaDataset, names: list[str], *, trials: int, seeds: int, key_seed: int = 0, command: str = "",
-    progress: Callable[[str, int, int], None] | None = None, parts: Path | None = None,
+    benchmark: Benchmark, names: Sequence[str], *, trials: int | None = None, seeds: int = 5, key_seed: int = 0, command: str = "",
+    progress: Progress | None = None, parts: Path | None = None, workers: int = 1,
 ) -> BenchmarkResult:  # fmt: skip
-    """Runs the named methods on every task of a meta-dataset, each held out in turn.
+    """Runs the named methods on every held-out task of a benchmark.
 
     Args:
-      dataset: shared configurations, recorded on all tasks.
-      names: of `methods.METHODS`.
-      trials: per run, at most the number of configurations.
-      seeds: runs per task; seed s of task t has the same key for all methods.
-      progress: called with (what, done, total).
-      parts: folder where finished methods are kept, so that a run that was stopped goes on from there.
+      benchmark: of `load_benchmark`.
+      names: of `methods.METHODS`, or `portfolio_then_X` of them.
+      trials: per run, at most the number of configurations that every task has beyond its starts; the benchmark's own by default.
+      seeds: runs per task; seed s of task t has the same key, and the same starts, for all methods.
+      progress: called with (what, done, total) runs of a seed.
+      parts: folder where finished parts are kept, so that a run that was stopped goes on from there.
+      workers: processes, each with a method and space of its own. With more than one, call this under `if __name__ == "__main__"`.
 
     Raises:
-      ConfigError: for trials or seeds out of range, or unknown methods.
-      SplitError: when there is only one base data set.
+      ConfigError: for trials, seeds or workers out of range, unknown methods, or ones that need shared configurations where there are none.
+      SplitError: when a method has nothing to learn from.
     """
     methods = methods_named(names)
-    n = len(dataset.u)
-    if not 1 <= trials <= n:
-        raise ConfigError(f"trials must be from 1 to {n}, the number of recorded configurations, got {trials}.")
-    if seeds < 1:
-        raise ConfigError(f"seeds must be at least 1, got {seeds}.")
-    loss = dataset.objective()
-    groups = tuple(task.base for task in dataset.tasks)
-    folds = leave_one_base_out(groups)
-    runs = []
-    for name, method in methods.items():
-        identity = _identity(dataset, name, trials, seeds, key_seed)
-        path = parts / f"{name}.npz" if parts else None
-        if path is not None and (kept := _read_part(path, identity)) is not None:
-            runs.append(_score(dataset, loss, name, *kept))
-            continue
-        rows, seconds, meta_seconds = _run_method(dataset, loss, folds, name, method, trials, seeds, key_seed, progress)
-        if path is not None:
-            _write_part(path, identity, rows, seconds, meta_seconds)
-        runs.append(_score(dataset, loss, name, rows, seconds, meta_seconds))
+    trials = benchmark.trials if trials is None else trials
+    _check(benchmark, methods, trials, seeds, workers)
+    jobs = [Job(name, space, trials, seeds, key_seed) for name in methods for space in _tested_spaces(benchmark)]
+    done = {(job.method, job.space): tried for job, tried in _run_jobs(benchmark, jobs, parts, workers, progress)}
+    runs = [score(benchmark, name, [done[name, space] for space in _tested_spaces(benchmark)]) for name in methods]
+    tasks = [benchmark.archive.tasks[t] for t in benchmark.tested]
     return BenchmarkResult(
-        benchmark=dataset.name,
-        protocol=PROTOCOL,
-        tasks=tuple(task.name for task in dataset.tasks),
-        groups=groups,
-        runs=tuple(runs),
+        benchmark=benchmark.name,
+        protocol=benchmark.protocol,
+        tasks=tuple(task.name for task in tasks),
+        groups=tuple(task.base for task in tasks),
+        runs=(*runs, *published_runs(benchmark, trials, seeds)),
         versions=versions(),
         command=command,
+        budgets=benchmark.budgets,
+        starts=0 if benchmark.starts is None else benchmark.starts.shape[2],
+        regret_unit=benchmark.regret_unit,
     )
 
 
-def _run_method(
-    dataset: MetaDataset, loss: np.ndarray, folds: Folds, name: str, method: Method, trials: int, seeds: int, key_seed: int,
-    progress: Callable[[str, int, int], None] | None,
-) -> tuple[np.ndarray, float, float]:  # fmt: skip
-    """Pool rows `[T, S, trials]` that a method tried, seconds of tuning, seconds of learning (compilation included in both)."""
-    key = jax.random.key(key_seed)
-    began = time.perf_counter()
-    thetas = ()
-    if method.learn is not None:
+class Job(NamedTuple):
+    """One method on the held-out tasks over one space: what is run, kept and resumed as a whole."""
+
+    method: str
+    space: str
+    trials: int
+    seeds: int
+    key_seed: int
+
+
+def _run_jobs(
+    benchmark: Benchmark, jobs: Sequence[Job], parts: Path | None, workers: int, progress: Progress | None
+) -> Iterator[tuple[Job, Tried]]:
+    """Each job with its outcome, read where it was kept, run where not."""
+    total, count = sum(job.seeds for job in jobs), 0
+
+    def report(job: Job, seeds: int) -> None:
+        nonlocal count
+        count += seeds
         if progress:
-            progress(f"{name}: learning", 0, seeds)
-        training = Training(dataset.space, dataset.u, loss, folds.train, trials)
-        per_fold = method.learn(training, jax.random.fold_in(key, LEARN))
-        # The theta of each task is that of the fold which holds its base out.
-        thetas = jax.tree.map(lambda leaf: jnp.asarray(leaf[folds.of_task]), stack(per_fold))
-    meta_seconds = time.perf_counter() - began if method.learn is not None else 0.0
+            progress(job.method, count, total)
 
-    candidates = Candidates(
-        u=jnp.asarray(dataset.u), active=jnp.asarray(dataset.active), mask=jnp.ones((len(dataset.u),), bool)
+    def keep(job: Job, tried: Tried) -> tuple[Job, Tried]:
+        if parts is not None:
+            _write_part(_part_path(parts, job), _identity(benchmark, job), tried)
+        return job, tried
+
+    todo = []
+    for job in jobs:
+        kept = _read_part(_part_path(parts, job), _identity(benchmark, job)) if parts is not None else None
+        if kept is None:
+            todo.append(job)
+        else:
+            report(job, job.seeds)
+            yield job, kept
+    if workers == 1 or len(todo) < 2:
+        for job in todo:
+            yield keep(job, _run_job(benchmark, job, functools.partial(report, job, 1)))
+        return
+    with single_threaded_workers(min(workers, len(todo)), workers_begin, (benchmark,)) as pool:
+        running = {pool.submit(workers_run, job): job for job in todo}
+        for future in as_completed(running):
+            job = running[future]
+            report(job, job.seeds)
+            yield keep(job, future.result())
+
+
+def _run_job(benchmark: Benchmark, job: Job, on_seed: Callable[[], None] | None = None) -> Tried:
+    (method,) = methods_named([job.method]).values()
+    return run_method(
+        benchmark, method, job.space, trials=job.trials, seeds=job.seeds, key_seed=job.key_seed, on_seed=on_seed
     )
-    contexts = stack_contexts(dataset, trials)
 
-    @jax.jit
-    def one_seed(seed):
-        def one_task(task, losses, context, theta):
-            recorded = Table(
-                loss=losses[:, None], cost=jnp.ones_like(losses)[:, None],
-                status=jnp.full((losses.shape[0], 1), int(Status.OK), jnp.int32), fidelity=context.max_fidelity[None],
-            )  # fmt: skip
-            run = run_key(jax.random.fold_in(key, RUN), task, seed)
-            proposer = method.propose(dataset.space, theta)
-            return driver.search(run, proposer, table(recorded), context, candidates, steps=trials).row[:trials]
 
-        return jax.vmap(one_task)(jnp.arange(len(loss)), jnp.asarray(loss), contexts, thetas)
+_OF_WORKER: list[Benchmark] = []  # the benchmark of a worker process, sent once rather than with each job
 
+
+def workers_begin(benchmark: Benchmark) -> None:
+    """Of a worker process: what its jobs are about."""
+    _OF_WORKER[:] = [benchmark]
+
+
+def workers_run(job: Job) -> Tried:
+    """Of a worker process: one job."""
+    return _run_job(_OF_WORKER[0], job)
+
+
+def applicable_methods(benchmark: Benchmark) -> list[str]:
+    """Names of all methods that the benchmark's tables allow."""
+    shared = all(_space_is_shared(benchmark, space) for space in _tested_spaces(benchmark))
+    return [name for name, method in METHODS.items() if shared or not method.needs_shared]
+
+
+def run_method(
+    benchmark: Benchmark, method: Method, space: str, *, trials: int, seeds: int, key_seed: int = 0,
+    on_seed: Callable[[], None] | None = None,
+) -> Tried:  # fmt: skip
+    """One method on the held-out tasks over one space: learns once per fold, then runs all tasks and seeds as one compiled program."""
+    key = jax.random.key(key_seed)
+    tasks, thetas, meta_seconds = _learn(benchmark, method, space, trials, jax.random.fold_in(key, LEARN))
     began = time.perf_counter()
+    one_seed = _program(benchmark, method, space, tasks, thetas, trials, jax.random.fold_in(key, RUN))
     rows = []
     for seed in range(seeds):
-        rows.append(np.asarray(one_seed(jnp.asarray(seed, jnp.int32))))
-        if progress:
-            progress(name, seed + 1, seeds)
-    return np.stack(rows, 1), time.perf_counter() - began, meta_seconds
+        starts = None if benchmark.starts is None else jnp.asarray(benchmark.starts[tasks, seed], jnp.int32)
+        rows.append(np.asarray(one_seed(jnp.asarray(seed, jnp.int32), starts)))
+        if on_seed:
+            on_seed()
+    return Tried(tasks, np.stack(rows, 1), time.perf_counter() - began, meta_seconds)
 
 
-def stack_contexts(dataset: MetaDataset, trials: int) -> Context:
-    """What proposers are told about each task, with a leading axis `[T]`."""
+def trainings(benchmark: Benchmark, space: str, trials: int) -> list[tuple[np.ndarray, Training]]:
+    """Per fold that tests a task over this space: indices of these tasks, and what a method may see to learn for them."""
+    archive = benchmark.archive
+    over = np.array([task.space == space for task in archive.tasks])
+    shared = _space_is_shared(benchmark, space)
+    out = []
+    for fold in benchmark.folds:
+        tested = np.flatnonzero(fold.test & over)
+        if len(tested):
+            sources, valid = (
+                tuple(benchmark.source_of(int(t)) for t in np.flatnonzero(side & over))
+                for side in (fold.train, fold.valid)
+            )
+            pools = tuple(archive.tasks[t].u for t in tested)
+            out.append((tested, Training(archive.spaces[space], sources, valid, pools, shared, trials)))
+    return out
+
+
+def _learn(benchmark: Benchmark, method: Method, space: str, trials: int, key: Array) -> tuple[np.ndarray, Any, float]:
+    """Held-out tasks `[K]` over a space, their thetas stacked `[K, ...]`, and the seconds that learning took."""
+    began = time.perf_counter()
+    folds = trainings(benchmark, space, trials)
+    tasks = np.concatenate([tested for tested, _ in folds])
+    if method.learn is None:
+        return tasks, (), 0.0
+    learned = method.learn([training for _, training in folds], key)
+    return tasks, stack([theta for pools in learned for theta in pools]), time.perf_counter() - began
+
+
+def _program(
+    benchmark: Benchmark, method: Method, space_name: str, tasks: np.ndarray, thetas: Any, trials: int, key: Array
+) -> Callable[[Array, Array | None], Array]:
+    """`(seed, starts [K, G] or None) -> rows [K, trials]`: all tasks as one compiled program, in blocks that fit the cache."""
+    archive, space = benchmark.archive, benchmark.archive.spaces[space_name]
+    given = 0 if benchmark.starts is None else benchmark.starts.shape[2]
+    pools = [archive.tasks[t].u for t in tasks]
+    shared = _is_shared(pools)
+    largest = max(len(u) for u in pools)
+    block = _block_size(len(tasks), largest * (trials + given))
+    padded = np.resize(np.arange(len(tasks)), -(-len(tasks) // block) * block)  # the last block repeats the first tasks
+    told = [archive.tasks[t].told for t in tasks]
+    losses = np.stack([_pad(loss, largest, np.nan) for loss, _ in told])[padded]
+    status = np.stack([_pad(state, largest, 0) for _, state in told])[padded]
+    if shared:
+        u = jnp.asarray(pools[0])
+        mask = jnp.ones(largest, bool)
+    else:
+        u = jnp.asarray(np.stack([_pad(pool, largest, 0.5) for pool in pools])[padded])
+        mask = jnp.asarray(np.stack([np.arange(largest) < len(pool) for pool in pools])[padded])
+    active = space.active(u)
+    contexts = stack_contexts(benchmark, tasks[padded], trials, given)
+    numbers = jnp.asarray(tasks[padded], jnp.int32)
+    thetas = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[padded]), thetas)
+
+    def one_task(seed, number, losses, status, context, theta, starts, candidates):
+        recorded = Table(
+            loss=losses[:, None],
+            cost=jnp.ones_like(losses)[:, None],
+            status=status[:, None],
+            fidelity=context.max_fidelity[None],
+        )
+        proposer = method.propose(space, theta)
+        run = run_key(key, number, seed)
+        history = driver.search(run, proposer, table(recorded), context, candidates, steps=trials, given=starts)
+        return history.row[given : given + trials]
+
+    data = (numbers, jnp.asarray(losses), jnp.asarray(status), contexts, thetas)
+    pool = Candidates(u=u, active=active, mask=mask)
+
+    @jax.jit
+    def all_tasks(seed, starts, data, pool):
+        def of_block(block_data):
+            data, starts, own = block_data
+            axes = (None, 0, 0, 0, 0, 0, 0, 0 if own is not None else None)
+            numbers, losses, status, contexts, thetas = data
+            side_by_side = jax.vmap(one_task, axes)
+            return side_by_side(seed, numbers, losses, status, contexts, thetas, starts, pool if own is None else own)
+
+        blocks = jax.tree.map(
+            lambda leaf: leaf.reshape(len(padded) // block, block, *leaf.shape[1:]),
+            (data, starts, None if shared else pool),
+        )
+        return jax.lax.map(of_block, blocks).reshape(len(padded), trials)[: len(tasks)]
+
+    def one_seed(seed: Array, starts: Array | None) -> Array:
+        return all_tasks(seed, None if starts is None else starts[padded], data, pool)
+
+    return one_seed
+
+
+def _block_size(tasks: int, size: int) -> int:
+    """Number of tasks side by side, each of `size` entries: of even blocks, as few as keep one within `BLOCK`."""
+    most = max(1, min(tasks, BLOCK // max(size, 1)))
+    return -(-tasks // -(-tasks // most))
+
+
+def stack_contexts(benchmark: Benchmark, tasks: np.ndarray, trials: int, given: int = 0) -> Context:
+    """What proposers are told about each of `tasks [K]`, with a leading axis `[K]`."""
+    archive = benchmark.archive
     contexts = [
-        dataset.space.context(budget=trials, max_fidelity=float(dataset.fidelity[-1]), descriptor=task.descriptor)
-        for task in dataset.tasks
+        archive.spaces[archive.tasks[t].space].context(
+            budget=trials, max_fidelity=float(archive.fidelity[-1]), descriptor=archive.tasks[t].descriptor, given=given
+        )
+        for t in tasks
     ]
     return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *contexts)
 
 
-def _score(
-    dataset: MetaDataset, loss: np.ndarray, name: str, rows: np.ndarray, seconds: float, meta_seconds: float
-) -> MethodRun:
-    """Regret, loss and test accuracy of the incumbent after each trial, from the rows `[T, S, trials]` that were tried."""
-    tasks = np.arange(len(loss))[:, None, None]
-    told = loss[tasks, rows]
-    best_so_far = incumbent(told)
-    accuracy = dataset.test_accuracy[:, :, -1][tasks, rows]
+def score(benchmark: Benchmark, name: str, tried: Sequence[Tried]) -> MethodRun:
+    """Regret, loss and test accuracy of the incumbent after each trial; given starts count as told before the first."""
+    place = {t: i for i, t in enumerate(benchmark.tested)}
+    seeds, trials = tried[0].rows.shape[1:]
+    loss = np.full((len(place), seeds, trials), np.nan)
+    regret, accuracy = loss.copy(), loss.copy()
+    for part in tried:
+        for t, rows in zip(part.tasks, part.rows, strict=True):
+            task = benchmark.archive.tasks[t]
+            if benchmark.starts is not None:
+                rows = np.concatenate([benchmark.starts[t, :seeds], rows], axis=1)
+            told = task.told[0].astype(np.float64)[rows]
+            loss[place[t]] = incumbent(told)[:, -trials:]
+            regret[place[t]] = benchmark.regret(t, loss[place[t]])
+            if task.test_accuracy is not None:
+                best = np.take_along_axis(task.test_accuracy[rows], incumbent_trial(told), 1)
+                accuracy[place[t]] = best[:, -trials:]
+    known = all(task.test_accuracy is not None for task in benchmark.archive.tasks)
     return MethodRun(
         name=name,
-        regret=normalised_regret(best_so_far, loss.min(1)[:, None, None], loss.max(1)[:, None, None]),
-        loss=best_so_far,
-        test_accuracy=np.take_along_axis(accuracy, incumbent_trial(told), -1).astype(np.float64),
-        seconds=seconds,
-        meta_seconds=meta_seconds,
+        regret=regret,
+        loss=loss,
+        test_accuracy=accuracy if known else None,
+        seconds=sum(part.seconds for part in tried),
+        meta_seconds=sum(part.meta_seconds for part in tried),
     )
+
+
+def published_runs(benchmark: Benchmark, trials: int, seeds: int) -> list[MethodRun]:
+    """The authors' own runs on the same tasks and starts, as rows that are marked as such."""
+    runs = []
+    for name, curves in benchmark.published.items():
+        regret = curves[benchmark.tested, :seeds, :trials]
+        if np.isfinite(regret).all():
+            runs.append(MethodRun(f"{name} (published)", regret, loss=None, published=benchmark.source))
+    return runs
 
 
 def trials_to_reach(curve: np.ndarray, level: float) -> int | None:
@@ -187,7 +334,7 @@ def versions() -> dict[str, str]:
     """Versions of what figures depend on."""
     from importlib.metadata import version
 
-    names = ("metahpo-jax", "jax", "jaxlib", "numpy", "scipy", "optax", "flax", "optimistix")
+    names = ("metahpo-jax", "jax", "jaxlib", "numpy", "scipy", "scikit-learn", "optax", "flax", "optimistix")
     return {"python": platform.python_version()} | {name: _version(version, name) for name in names}
 
 
@@ -200,21 +347,67 @@ def _version(version: Callable[[str], str], name: str) -> str:
         return "not installed"
 
 
-def _identity(dataset: MetaDataset, name: str, trials: int, seeds: int, key_seed: int) -> str:
-    fields = [dataset.content_hash, name, trials, seeds, key_seed, versions()]
+def _check(benchmark: Benchmark, methods: dict[str, Method], trials: int, seeds: int, workers: int) -> None:
+    given = 0 if benchmark.starts is None else benchmark.starts.shape[2]
+    most = min(len(benchmark.archive.tasks[t].u) for t in benchmark.tested) - given
+    if not 1 <= trials <= most:
+        raise ConfigError(f"trials must be from 1 to {most}, the configurations of the smallest task, got {trials}.")
+    if seeds < 1:
+        raise ConfigError(f"seeds must be at least 1, got {seeds}.")
+    if benchmark.starts is not None and seeds > benchmark.starts.shape[1]:
+        raise ConfigError(
+            f"{benchmark.name} has published starts for {benchmark.starts.shape[1]} seeds, got seeds={seeds}."
+        )
+    if workers < 1:
+        raise ConfigError(f"workers must be at least 1, got {workers}.")
+    for space in _tested_spaces(benchmark):
+        shared = _space_is_shared(benchmark, space)
+        for name, method in methods.items():
+            if method.needs_shared and not shared:
+                raise ConfigError(
+                    f"method {name!r} needs the same configurations on all tasks, which {benchmark.name} does not have; leave it out."
+                )
+
+
+def _tested_spaces(benchmark: Benchmark) -> list[str]:
+    return list(dict.fromkeys(benchmark.archive.tasks[t].space for t in benchmark.tested))
+
+
+def _space_is_shared(benchmark: Benchmark, space: str) -> bool:
+    return _is_shared([task.u for task in benchmark.archive.tasks if task.space == space])
+
+
+def _is_shared(pools: Sequence[np.ndarray]) -> bool:
+    return all(u is pools[0] or np.array_equal(u, pools[0]) for u in pools)
+
+
+def _pad(array: np.ndarray, length: int, value: float) -> np.ndarray:
+    out = np.full((length, *array.shape[1:]), value, array.dtype)
+    out[: len(array)] = array
+    return out
+
+
+def _part_path(parts: Path, job: Job) -> Path:
+    return parts / f"{job.method}--{quote(job.space, safe='')}.npz"
+
+
+def _identity(benchmark: Benchmark, job: Job) -> str:
+    folds = [[fold.name, *(np.flatnonzero(side).tolist() for side in fold[1:])] for fold in benchmark.folds]
+    starts = None if benchmark.starts is None else hashlib.sha256(benchmark.starts.tobytes()).hexdigest()
+    fields = [benchmark.name, benchmark.archive.content_hash, folds, starts, benchmark.raw_regret, job, versions()]
     return hashlib.sha256(json.dumps(fields).encode()).hexdigest()
 
 
-def _read_part(path: Path, identity: str) -> tuple[np.ndarray, float, float] | None:
+def _read_part(path: Path, identity: str) -> Tried | None:
     if not path.exists():
         return None
     with read_arrays(path) as part:
         if str(part["identity"]) != identity:
             return None
-        return part["rows"], float(part["seconds"]), float(part["meta_seconds"])
+        return Tried(part["tasks"], part["rows"], float(part["seconds"]), float(part["meta_seconds"]))
 
 
-def _write_part(path: Path, identity: str, rows: np.ndarray, seconds: float, meta_seconds: float) -> None:
+def _write_part(path: Path, identity: str, tried: Tried) -> None:
     content = io.BytesIO()
-    np.savez(content, identity=np.asarray(identity), rows=rows, seconds=seconds, meta_seconds=meta_seconds)
+    np.savez(content, identity=np.asarray(identity), **tried._asdict())
     write_atomically(path, content.getvalue())

@@ -338,9 +338,10 @@ body {
   font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Liberation Sans", Arial, sans-serif;
 }
 main { max-width: 68rem; margin: 0 auto; padding: 3.5rem 1.25rem 2rem; }
-h1, h2, p { overflow-wrap: anywhere; }
+h1, h2, h3, p { overflow-wrap: anywhere; }
 h1 { font-size: clamp(1.8rem, 4vw, 2.5rem); line-height: 1.15; letter-spacing: -.02em; margin: 0 0 .75rem; }
 h2 { font-size: 1.2rem; letter-spacing: -.01em; margin: 0 0 .9rem; }
+h3 { font-size: 1rem; margin: 1.7rem 0 .6rem; }
 p { margin: 0 0 .8rem; max-width: 46rem; }
 .lead { font-size: 1.12rem; color: var(--soft); }
 nav { display: flex; flex-wrap: wrap; gap: .3rem 1.2rem; margin: 1.2rem 0 1.8rem; font-size: .92rem; }

@@ -12,6 +12,7 @@ import os
 import zipfile
 import zlib
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,11 +20,22 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from metahpo_jax.errors import DataError, StoreError
-from metahpo_jax.evaluation.statistics import Interval, average_ranks, bootstrap_mean, paired_difference, solved
+from metahpo_jax.errors import ConfigError, DataError, StoreError
+from metahpo_jax.evaluation.statistics import (
+    Interval,
+    RankTest,
+    average_ranks,
+    bootstrap_mean,
+    friedman,
+    paired_differences,
+    solved,
+)
+from metahpo_jax.evaluation.verdicts import verdicts
 from metahpo_jax.files import require_writable_file, write_atomically
 
-SCHEMA = 1
+SCHEMA = 2
+_READABLE = (1, 2)  # schema 1 knew no published rows, budgets, baselines or starts: it reads with their defaults
+_SINCE_2 = {"budgets": tuple, "baselines": tuple, "starts": int, "regret_unit": str}
 _CURVES = ("regret", "loss", "test_accuracy")
 
 
@@ -34,21 +46,24 @@ class MethodRun:
     Attributes:
         name: Name of the method, unique within a result.
         regret: `[tasks, seeds, T]`, normalised regret of the incumbent, finite.
-        loss: `[tasks, seeds, T]`, validation loss of the incumbent, raw; `+inf` before the first success.
+        loss: `[tasks, seeds, T]`, validation loss of the incumbent, raw; `+inf` before the first success; `None` for a
+            published row, of which only regrets are known.
         test_accuracy: `[tasks, seeds, T]` of the incumbent, NaN before the first success; `None` where the benchmark
             has none.
         seconds: Wall time of tuning, all tasks and seeds together.
         meta_seconds: Wall time of meta-training, 0 if there was none.
         note: A remark that belongs beside the name, may be empty.
+        published: Where the row was read from, such as "HPO-B, authors' result files"; empty for a run of our own.
     """
 
     name: str
     regret: NDArray[np.floating]
-    loss: NDArray[np.floating]
+    loss: NDArray[np.floating] | None = None
     test_accuracy: NDArray[np.floating] | None = None
     seconds: float = 0.0
     meta_seconds: float = 0.0
     note: str = ""
+    published: str = ""
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -88,6 +103,10 @@ class BenchmarkResult:
         runs: One per method, all of the same shape; seed `s` of task `i` is the same run key in each.
         versions: Version by package name.
         command: The command that made it.
+        budgets: Trials that tables and verdicts show, rising; those beyond `T` are dropped there.
+        baselines: Methods that verdicts compare with; names that are not among the runs are ignored.
+        starts: Evaluations given to every method before its first trial, not counted among the trials.
+        regret_unit: What a regret of 1 is.
     """
 
     benchmark: str
@@ -97,6 +116,10 @@ class BenchmarkResult:
     runs: tuple[MethodRun, ...]
     versions: dict[str, str] = field(default_factory=dict)
     command: str = ""
+    budgets: tuple[int, ...] = (1, 5, 10, 20, 50)
+    baselines: tuple[str, ...] = ("random", "portfolio", "gp")
+    starts: int = 0
+    regret_unit: str = "share of the table's range"
 
     def __post_init__(self) -> None:
         if not self.runs:
@@ -117,6 +140,14 @@ class BenchmarkResult:
                 f"The curves hold {self.runs[0].regret.shape[0]} tasks, but there are {len(self.tasks)} names "
                 f"and {len(self.groups)} groups: give one of each per task."
             )
+        object.__setattr__(self, "budgets", tuple(map(int, self.budgets)))
+        object.__setattr__(self, "baselines", tuple(map(str, self.baselines)))
+        if not self.budgets or min(self.budgets) < 1 or list(self.budgets) != sorted(set(self.budgets)):
+            raise DataError(
+                f"budgets of benchmark {self.benchmark!r} must be rising trials, counted from 1, got {self.budgets}."
+            )
+        if self.starts < 0:
+            raise DataError(f"starts of benchmark {self.benchmark!r} must not be negative, got {self.starts}.")
 
     @property
     def trials(self) -> int:
@@ -137,17 +168,51 @@ class BenchmarkResult:
         """Regret of a method, `[tasks * seeds, T]`."""
         return np.asarray(run.regret, np.float64).reshape(-1, self.trials)
 
+    @property
+    def shown(self) -> list[int]:
+        """The budgets within the run, or the last trial alone where none is."""
+        return [trial for trial in self.budgets if trial <= self.trials] or [self.trials]
+
+    @cached_property
+    def _stacked(self) -> NDArray[np.float64]:
+        """`[M, tasks * seeds, T]`."""
+        return np.stack([self.rows(run) for run in self.runs])
+
+    @cached_property
+    def _intervals(self) -> Interval:
+        """`[M, T]`."""
+        return bootstrap_mean(self._stacked.swapaxes(0, 1), self.row_groups)
+
+    @cached_property
+    def _differences(self) -> Interval:
+        """`[M, M, T]`."""
+        return paired_differences(self._stacked, self.row_groups)
+
+    @cached_property
+    def _ranks(self) -> NDArray[np.float64]:
+        return average_ranks(self._stacked).mean(axis=1)
+
     def interval(self, run: MethodRun) -> Interval:
         """Mean regret with its interval over data sets, `[T]`."""
-        return bootstrap_mean(self.rows(run), self.row_groups)
+        return Interval(*(part[self.runs.index(run)] for part in self._intervals))
 
     def difference(self, run: MethodRun, baseline: MethodRun) -> Interval:
         """Mean of regret minus the baseline's, paired by task and seed, with its interval over data sets, `[T]`."""
-        return paired_difference(self.rows(run), self.rows(baseline), self.row_groups)
+        return Interval(*(part[self.runs.index(run), self.runs.index(baseline)] for part in self._differences))
 
     def ranks(self) -> NDArray[np.float64]:
         """`[M, T]`, rank of each method, averaged over tasks and seeds."""
-        return average_ranks(np.stack([self.rows(run) for run in self.runs])).mean(axis=1)
+        return self._ranks
+
+    def friedman(self, trial: int) -> RankTest:
+        """Ranks over data sets after a trial (counted from 1), with the Nemenyi critical difference.
+
+        Raises:
+            ConfigError: There is only one method, or `trial` is not within the run.
+        """
+        if not 1 <= trial <= self.trials:
+            raise ConfigError(f"trial must be from 1 to {self.trials}, the length of the runs, got {trial}.")
+        return friedman(self._stacked[:, :, trial - 1], self.row_groups)
 
     def to_json(self) -> dict[str, Any]:
         """The summary, of JSON types only: per-trial entries are objects keyed "1" to "T"; unknown is null."""
@@ -166,6 +231,7 @@ class BenchmarkResult:
                 "seconds": float(run.seconds),
                 "meta_seconds": float(run.meta_seconds),
                 "note": run.note,
+                "published": run.published,
             }
         difference = {
             run.name: {
@@ -175,6 +241,9 @@ class BenchmarkResult:
             }
             for run in self.runs
         }
+        sentences: dict[str, list[str]] = {run.name: [] for run in self.runs}
+        for verdict in verdicts(self):
+            sentences[verdict.method].append(verdict.sentence)
         return {
             "schema": SCHEMA,
             "benchmark": self.benchmark,
@@ -185,8 +254,13 @@ class BenchmarkResult:
             "groups": list(self.groups),
             "trials": self.trials,
             "seeds": self.seeds,
+            "budgets": list(self.budgets),
+            "baselines": list(self.baselines),
+            "starts": self.starts,
+            "regret_unit": self.regret_unit,
             "methods": methods,
             "difference": difference,
+            "verdicts": sentences,
         }
 
 
@@ -226,10 +300,10 @@ def load(path: str | os.PathLike[str]) -> BenchmarkResult:
         raise StoreError(
             f"{path} is not valid JSON ({error}): it was truncated or is no result file; run the benchmark again."
         ) from error
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+    if not isinstance(content, dict) or content.get("schema") not in _READABLE:
         found = content.get("schema") if isinstance(content, dict) else None
         raise StoreError(
-            f"{path} has schema {found!r}, but this version reads schema {SCHEMA}: run the benchmark again."
+            f"{path} has schema {found!r}, but this version reads schemas up to {SCHEMA}: run the benchmark again."
         )
     curves_path = path.with_suffix(".npz")
     raw = _read(curves_path)
@@ -247,11 +321,12 @@ def load(path: str | os.PathLike[str]) -> BenchmarkResult:
             MethodRun(
                 name=name,
                 regret=curves[_key(name, "regret")],
-                loss=curves[_key(name, "loss")],
+                loss=curves.get(_key(name, "loss")),
                 test_accuracy=curves.get(_key(name, "test_accuracy")),
                 seconds=float(summary["seconds"]),
                 meta_seconds=float(summary["meta_seconds"]),
                 note=str(summary["note"]),
+                published=str(summary.get("published", "")),
             )
             for name, summary in content["methods"].items()
         )
@@ -263,6 +338,7 @@ def load(path: str | os.PathLike[str]) -> BenchmarkResult:
             runs=runs,
             versions={str(name): str(version) for name, version in content["versions"].items()},
             command=str(content["command"]),
+            **{name: convert(content[name]) for name, convert in _SINCE_2.items() if name in content},
         )
     except DataError as error:
         raise DataError(f"{path}: {error}") from error

@@ -4,16 +4,17 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from metahpo_jax.errors import ConfigError
-from metahpo_jax.evaluation.results import BenchmarkResult
+from metahpo_jax.evaluation.results import BenchmarkResult, MethodRun
 from metahpo_jax.evaluation.statistics import solved
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
     from rich.table import Table as RichTable
 
-BUDGETS = (1, 5, 10, 20, 50)
+MARK = "\N{DAGGER}"  # of a published row
 
 
 class Cell(NamedTuple):
@@ -24,16 +25,18 @@ class Cell(NamedTuple):
     best: bool = False
 
 
-def cells(result: BenchmarkResult, at: Sequence[int] = BUDGETS) -> tuple[list[str], list[list[Cell]]]:
+def cells(result: BenchmarkResult, at: Sequence[int] | None = None) -> tuple[list[str], list[list[Cell]]]:
     """The columns and rows of the table: one row per method, regret at each budget, the rest at the last budget shown.
 
     Args:
         result: What to show.
-        at: Trials to show; those beyond the run are left out, and if none is left the last trial stands alone.
+        at: Trials to show, `result.budgets` if none are given; those beyond the run are left out, and if none is left
+            the last trial stands alone.
 
     Raises:
         ConfigError: A trial of `at` is below 1.
     """
+    at = result.budgets if at is None else at
     if any(trial < 1 for trial in at):
         raise ConfigError(f"at counts trials from 1, got {list(at)}: leave out what is below 1.")
     shown = [trial for trial in at if trial <= result.trials] or [result.trials]
@@ -41,13 +44,13 @@ def cells(result: BenchmarkResult, at: Sequence[int] = BUDGETS) -> tuple[list[st
     columns, values = ["method"], []
     intervals = [result.interval(run) for run in result.runs]
     means = np.array([interval.mean for interval in intervals])[:, np.array(shown) - 1]
-    digits = 3 if np.abs(means[means != 0]).min(initial=1.0) >= 0.003 else 4
+    digits = digits_for(means)
     for trial in shown:
         columns.append(f"regret @{trial}")
         values.append(
             [
                 (
-                    _short(i.mean[trial - 1], digits),
+                    short(i.mean[trial - 1], digits),
                     _span(i.low[trial - 1], i.high[trial - 1], digits),
                     round(i.mean[trial - 1], digits),
                 )
@@ -69,11 +72,14 @@ def cells(result: BenchmarkResult, at: Sequence[int] = BUDGETS) -> tuple[list[st
     columns.append("seconds")
     values.append(
         [
-            (_seconds(run.seconds), f"+ {_seconds(run.meta_seconds)} meta" if run.meta_seconds else "", np.nan)
+            # What others spent is not known.
+            ("–", "", np.nan)
+            if run.published
+            else (_seconds(run.seconds), f"+ {_seconds(run.meta_seconds)} meta" if run.meta_seconds else "", np.nan)
             for run in result.runs
         ]
     )
-    rows = [[Cell(run.name, run.note)] for run in result.runs]
+    rows = [[Cell(marked(run), run.note)] for run in result.runs]
     for column in values:
         # Equal as printed is equal: the digits beyond are below the noise.
         least = np.nanmin([key for *_, key in column]) if not all(np.isnan(key) for *_, key in column) else np.nan
@@ -82,7 +88,7 @@ def cells(result: BenchmarkResult, at: Sequence[int] = BUDGETS) -> tuple[list[st
     return columns, rows
 
 
-def terminal_table(result: BenchmarkResult, at: Sequence[int] = BUDGETS) -> "RichTable":
+def terminal_table(result: BenchmarkResult, at: Sequence[int] | None = None) -> "RichTable":
     """A rich table: regret with its interval beneath, rank, solved, test accuracy, seconds; best of column bold."""
     from rich import box
     from rich.table import Table
@@ -114,11 +120,11 @@ def wide_console() -> "RichConsole":
     from rich.console import Console
 
     console = Console()
-    return console if console.is_terminal else Console(width=max(console.width, 130))
+    return console if console.is_terminal else Console(width=max(console.width, 160))
 
 
-def markdown_table(result: BenchmarkResult, at: Sequence[int] = BUDGETS) -> str:
-    """The same table in Markdown, ending in a newline."""
+def markdown_table(result: BenchmarkResult, at: Sequence[int] | None = None) -> str:
+    """The same table in Markdown, ending in a newline; below it a line for each source of published rows."""
     columns, rows = cells(result, at)
     lines = [columns, ["---"] + ["---:"] * (len(columns) - 1)]
     for row in rows:
@@ -130,15 +136,47 @@ def markdown_table(result: BenchmarkResult, at: Sequence[int] = BUDGETS) -> str:
                 for cell in row
             ]
         )
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    notes = "".join(f"\n{_plain(note)}\n" for note in published_notes(result))
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + notes
 
 
 def caption(result: BenchmarkResult) -> str:
     """What the table counts, in one line."""
-    return (
-        f"{result.protocol} Tasks: {len(result.tasks)} ({len(set(result.groups))} base data sets), "
-        f"seeds: {result.seeds}, trials: {result.trials}. Mean regret with 95 % bootstrap intervals over data sets."
+    starts = f" (counted after {result.starts} given evaluations)" if result.starts else ""
+    return " ".join(
+        [
+            f"{result.protocol} Tasks: {len(result.tasks)} ({len(set(result.groups))} base data sets), "
+            f"seeds: {result.seeds}, trials: {result.trials}{starts}. "
+            f"Mean regret ({result.regret_unit}) with 95 % bootstrap intervals over data sets.",
+            *published_notes(result),
+        ]
     ).strip()
+
+
+def published_notes(result: BenchmarkResult) -> list[str]:
+    """Where the rows marked with a dagger come from: one sentence per source."""
+    sources = dict.fromkeys(run.published for run in result.runs if run.published)
+    return [
+        f"{MARK} Published, not run by us: {', '.join(run.name for run in result.runs if run.published == source)} "
+        f"(from {source})."
+        for source in sources
+    ]
+
+
+def marked(run: MethodRun) -> str:
+    """The name of a method, with a dagger if its row is published."""
+    return f"{run.name} {MARK}" if run.published else run.name
+
+
+def digits_for(means: NDArray[np.floating]) -> int:
+    """Decimals that tell the regrets of a table apart."""
+    return 3 if np.abs(means[means != 0]).min(initial=1.0) >= 0.003 else 4
+
+
+def short(value: float, digits: int) -> str:
+    """`.123` rather than `0.123`: regret is nearly always below 1."""
+    text = f"{value:.{digits}f}"
+    return text.replace("0.", ".", 1) if abs(value) < 1 and text.lstrip("-").startswith("0.") else text
 
 
 def _rich(cell: Cell, text_type):
@@ -151,14 +189,8 @@ def _plain(text: str) -> str:
     return "".join(f"\\{c}" if c in r"\`*_[]<>|#" else " " if c in "\r\n" else c for c in text)
 
 
-def _short(value: float, digits: int) -> str:
-    """`.123` rather than `0.123`: regret is nearly always below 1."""
-    text = f"{value:.{digits}f}"
-    return text.replace("0.", ".", 1) if abs(value) < 1 and text.lstrip("-").startswith("0.") else text
-
-
 def _span(low: float, high: float, digits: int) -> str:
-    return "" if np.isnan(low) else f"[{_short(low, digits)}, {_short(high, digits)}]"
+    return "" if np.isnan(low) else f"[{short(low, digits)}, {short(high, digits)}]"
 
 
 def _seconds(value: float) -> str:

@@ -35,7 +35,7 @@ class ArchivedTask:
     size: float = np.nan  # rows of the data set
     cost: np.ndarray | None = None  # `[n, P]` float32, NaN where unknown
     descriptor: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))  # `[m]` float32, NaN where missing
-    test_accuracy: np.ndarray | None = None  # `[n]` of each configuration, for reporting only
+    test_accuracy: np.ndarray | None = None  # `[n]` float32 of each configuration, for reporting only
 
     @functools.cached_property
     def told(self) -> tuple[np.ndarray, np.ndarray]:
@@ -81,6 +81,8 @@ class Archive:
         points = np.asarray(self.fidelity, np.float64)
         if not len(points) or not np.isfinite(points).all() or (np.diff(points) <= 0).any():
             raise DataError(f"{self.name}, fidelity: expected increasing finite numbers, got {list(self.fidelity)}.")
+        if len(set(self.descriptor_names)) < len(self.descriptor_names):
+            raise DataError(f"{self.name}, descriptor_names: expected distinct names, got {self.descriptor_names}.")
         seen = set()
         for task in self.tasks:
             if task.name in seen:
@@ -95,29 +97,45 @@ class Archive:
         if task.space not in self.spaces:
             raise DataError(f"{where}, space: {task.space!r} is none of {', '.join(self.spaces)}.")
         n = len(task.u)
-        shapes = {
-            "u": (n, self.spaces[task.space].size),
-            "loss": (n, len(self.fidelity)),
-            "status": (n,),
-            "descriptor": (len(self.descriptor_names),),
+        curves = (n, len(self.fidelity))
+        expected: dict[str, tuple[tuple[int, ...], type]] = {
+            "u": ((n, self.spaces[task.space].size), np.float32),
+            "loss": (curves, np.float32),
+            "status": ((n,), np.int8),
+            "cost": (curves, np.float32),
+            "descriptor": ((len(self.descriptor_names),), np.float32),
+            "test_accuracy": ((n,), np.float32),
         }
-        for what, shape in shapes.items():
-            if getattr(task, what).shape != shape:
-                raise DataError(f"{where}, {what}: expected shape {shape}, got {getattr(task, what).shape}.")
+        for what, (shape, dtype) in expected.items():
+            array: np.ndarray | None = getattr(task, what)
+            if array is None:  # as cost and test accuracy may be
+                continue
+            if array.shape != shape:
+                raise DataError(f"{where}, {what}: expected shape {shape}, got {array.shape}.")
+            if array.dtype != dtype:
+                raise DataError(f"{where}, {what}: expected dtype {np.dtype(dtype)}, got {array.dtype}; cast it.")
         if n < 2:
             raise DataError(f"{where}: expected at least 2 configurations, got {n}; leave the task out.")
         bad = ~(np.isfinite(task.u) & (task.u >= 0) & (task.u <= 1))
         if bad.any():
             row, d = np.argwhere(bad)[0]
-            raise DataError(f"{where}, u, row {row}: {task.u[row, d]} is no coordinate from 0 to 1; use `space.encode`.")
+            raise DataError(
+                f"{where}, u, row {row}: {task.u[row, d]} is no coordinate from 0 to 1; use `space.encode`."
+            )
         if np.isinf(task.loss).any():
             row = int(np.argwhere(np.isinf(task.loss))[0, 0])
             raise DataError(f"{where}, loss, row {row}: infinite; use NaN and status DIVERGED.")
+        unknown = ~np.isin(task.status, (Status.OK, Status.DIVERGED, Status.FAILED))
+        if unknown.any():
+            row = int(np.argmax(unknown))
+            raise DataError(f"{where}, status, row {row}: got {task.status[row]}; use OK, DIVERGED or FAILED.")
         gaps = ~np.isfinite(task.loss[:, :-1]) & np.isfinite(task.loss[:, 1:])
         if gaps.any():
             row = int(np.argwhere(gaps)[0, 0])
             raise DataError(f"{where}, loss, row {row}: a point follows a missing one; futures are never imputed.")
         loss, _ = task.told
+        if not np.isfinite(loss).any():
+            raise DataError(f"{where}, loss: all {n} configurations failed, so it teaches nothing; leave it out.")
         if np.unique(loss[np.isfinite(loss)]).size < 2:
             raise DataError(f"{where}, loss: the same for all configurations, so it teaches nothing; leave it out.")
 
@@ -199,3 +217,15 @@ def archive_of(dataset: MetaDataset) -> Archive:
         unit=dataset.unit,
         descriptor_names=dataset.descriptor_names,
     )
+
+
+def sources_of(archive: Archive) -> list[Source]:
+    """All tasks as training tasks; regret is the share of the table's range."""
+    out = []
+    for task in archive.tasks:
+        loss = task.scored.astype(np.float64)
+        span = np.ptp(loss)
+        out.append(
+            Source(task.name, task.u, task.scored, (loss - loss.min()) / (span if span > 0 else 1.0), task.descriptor)
+        )
+    return out

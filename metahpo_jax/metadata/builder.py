@@ -7,13 +7,12 @@ that is done is a part on disk, so a build that is killed loses at most the one 
 import hashlib
 import io
 import json
-import multiprocessing
 import os
 import platform
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from metahpo_jax.files import read_arrays, write_atomically
 from metahpo_jax.learners import Capacity, mlp_configs, mlp_space
 from metahpo_jax.metadata.schema import MetaDataset, TaskRecord
 from metahpo_jax.population import CURVE_FIELDS, POINTS, R, train_population
+from metahpo_jax.processes import single_threaded_workers
 from metahpo_jax.tasks import DESCRIPTORS, DataSet, TaskFamily, TaskShape, bundled, shape_bucket, tabular, to_task
 
 FAMILIES: dict[str, Callable[[], TaskFamily]] = {"tabular": tabular, "bundled": bundled}
@@ -162,29 +162,13 @@ def build(plan: BuildPlan, parts: Path, *, workers: int = 2) -> Iterator[tuple[i
         return sum(size for name, size in sizes.items() if name in present)
 
     yield finished(), total
-    # One thread each: threads inside operations gain nothing on networks this small, and workers would fight over cores.
-    environment = {
-        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false".strip(),
-        "OPENBLAS_NUM_THREADS": "1",
-        "OMP_NUM_THREADS": "1",
-    }
-    before = {name: os.environ.get(name) for name in environment}
-    os.environ.update(environment)
-    try:
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-            running = {pool.submit(run_unit, unit) for unit in todo}
-            try:
-                while running:
-                    ready, running = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
-                    for future in ready:
-                        future.result()
-                    yield finished(), total
-            finally:
-                for future in running:
-                    future.cancel()
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
+    with single_threaded_workers(workers) as pool:
+        running = {pool.submit(run_unit, unit) for unit in todo}
+        while running:
+            ready, running = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
+            for future in ready:
+                future.result()
+            yield finished(), total
 
 
 def _identity_in(stamp: Path) -> str | None:

@@ -49,6 +49,21 @@ def read_bytes(folder: Path, name: str, limit: int) -> bytes:
         raise StoreError(f"{path}: cannot be read ({reason(error)}); check the path or build it again.") from None
 
 
+def read_user_file(path: Path, limit: int) -> bytes:
+    """Content of a file that the user names, through links wherever they lead.
+
+    Raises:
+      StoreError: when it is missing, unreadable, a folder or other special file, or longer than `limit` bytes.
+    """
+    try:
+        real = Path(os.path.realpath(path, strict=True))
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path}: cannot be read ({reason(error)}); check the path.") from None
+    if not real.is_file():
+        raise StoreError(f"{path}: expected a file, got a {'folder' if real.is_dir() else 'device'}; name the file.")
+    return read_bytes(real.parent, real.name, limit)
+
+
 def _without_waiting(path: str, flags: int) -> int:
     """Opens without waiting for the other end of a pipe that somebody put in the file's place."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))

@@ -9,23 +9,18 @@ provenance.jsonl   one line per entry: machine, wall time; no part of the conten
 
 import json
 import os
-import stat
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from metahpo_jax import __version__
-from metahpo_jax.errors import DataError, SpaceError, StoreError
+from metahpo_jax.errors import DataError, StoreError
 from metahpo_jax.metadata import tables
-from metahpo_jax.metadata.files import MAX_JSON_BYTES, read_bytes, reason, sha256, strict_json, write_folder
+from metahpo_jax.metadata.files import MAX_JSON_BYTES, read_bytes, strict_json, write_folder
+from metahpo_jax.metadata.manifest import MANIFEST, Format, read_manifest, read_space, read_tables, require_folder, seal
 from metahpo_jax.metadata.schema import MetaDataset
-from metahpo_jax.spaces import Space
 
-FORMAT = "metahpo_jax.metadataset"
-VERSION = 1
-MANIFEST = "manifest.json"
 PROVENANCE = "provenance.jsonl"
 DEFAULT = "tabular"
 PACKAGED = (DEFAULT, "bundled")  # recorded by this project; the second is for reference on scikit-learn's own data sets
@@ -40,6 +35,7 @@ _FIELDS = {
     "content_hash": str,
     "files": dict,
 }
+FORMAT = Format("metahpo_jax.metadataset", 1, _FIELDS, tables.NAMES, "meta-dataset", BUILD)
 
 
 def save_metadataset(dataset: MetaDataset, directory: str | os.PathLike[str]) -> Path:
@@ -50,10 +46,7 @@ def save_metadataset(dataset: MetaDataset, directory: str | os.PathLike[str]) ->
       StoreError: when the folder cannot be written or holds something else.
     """
     dataset.validate()
-    files = tables.write(dataset)
-    manifest: dict[str, Any] = {
-        "format": FORMAT,
-        "version": VERSION,
+    facts = {
         "name": dataset.name,
         "unit": dataset.unit,
         "space": dataset.space.to_json(),
@@ -61,11 +54,8 @@ def save_metadataset(dataset: MetaDataset, directory: str | os.PathLike[str]) ->
         "fidelity": dataset.fidelity.tolist(),
         "descriptor_names": list(dataset.descriptor_names),
         "content_hash": dataset.content_hash,
-        "files": {name: {"sha256": sha256(data), "size": len(data)} for name, data in files.items()},
-        "writer": {"metahpo_jax": __version__, "pyarrow": tables.pyarrow_version()},
     }
-    manifest["checksum"] = _checksum(manifest)
-    files[MANIFEST] = (json.dumps(manifest, indent=2, allow_nan=False) + "\n").encode()
+    files = seal(FORMAT, facts, tables.write(dataset))
     try:
         lines = [json.dumps(entry, sort_keys=True, allow_nan=False) + "\n" for entry in dataset.provenance]
     except (TypeError, ValueError) as error:
@@ -96,15 +86,13 @@ def load_metadataset(directory_or_name: str | os.PathLike[str] | None = None, *,
 
 
 def _load(folder: Path, strict: bool) -> MetaDataset:
-    try:
-        is_folder = stat.S_ISDIR(folder.stat().st_mode)
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{str(folder)!r}: cannot be opened ({reason(error)}); {BUILD} or correct the path.") from None
-    if not is_folder:
-        raise StoreError(f"{str(folder)!r}: expected a folder, got a file; {BUILD} or correct the path.")
-    manifest = _read_manifest(folder)
-    space = _read_space(folder, manifest)
-    contents = {name: _read_verified(folder, name, manifest["files"].get(name)) for name in tables.NAMES}
+    require_folder(folder, BUILD)
+    where = folder / MANIFEST
+    manifest = read_manifest(folder, FORMAT)
+    space = read_space(manifest["space"], f"{where}, space", BUILD)
+    if space.hash != manifest["space_hash"]:
+        raise StoreError(f"{where}, space_hash: the space is another one than the tables were made for; {BUILD} again.")
+    contents = read_tables(folder, manifest, FORMAT)
     provenance = _read_provenance(folder)
     fidelity = np.asarray(manifest["fidelity"], np.float64)
     try:
@@ -121,79 +109,8 @@ def _load(folder: Path, strict: bool) -> MetaDataset:
     except (DataError, StoreError) as error:
         raise type(error)(f"{folder}: {error}") from None
     if dataset.content_hash != manifest["content_hash"]:
-        raise StoreError(f"{folder / MANIFEST}, content_hash: the tables hold something else; {BUILD} again.")
+        raise StoreError(f"{where}, content_hash: the tables hold something else; {BUILD} again.")
     return dataset
-
-
-def _checksum(manifest: dict[str, Any]) -> str:
-    """SHA-256 of all that the manifest says beside its checksum; order counts, since a space is ordered."""
-    rest = {key: value for key, value in manifest.items() if key != "checksum"}
-    return sha256(json.dumps(rest, separators=(",", ":"), ensure_ascii=True).encode())
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    where = folder / MANIFEST
-    manifest = strict_json(read_bytes(folder, MANIFEST, MAX_JSON_BYTES), str(where))
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise StoreError(f"{where}, format: expected {FORMAT!r}; it is no meta-dataset: correct the path.")
-    version = manifest.get("version")
-    if type(version) is not int or version < 1:
-        raise StoreError(f"{where}, version: expected a whole number from 1, got {version!r}; {BUILD} again.")
-    if version > VERSION:
-        raise StoreError(
-            f"{where}, version: schema {version} is newer than {VERSION}, the newest that this release reads; "
-            "upgrade metahpo-jax."
-        )
-    if manifest.get("checksum") != _checksum(manifest):
-        raise StoreError(f"{where}, checksum: the manifest was damaged or edited; copy it again or {BUILD}.")
-    for field, kind in _FIELDS.items():
-        if not isinstance(manifest.get(field), kind):
-            raise StoreError(
-                f"{where}, {field}: expected a {kind.__name__}, got {manifest.get(field)!r}; {BUILD} again."
-            )
-    for row, value in enumerate(manifest["fidelity"]):
-        if type(value) not in (int, float) or not abs(value) < 2**63:
-            raise StoreError(f"{where}, fidelity, row {row}: expected a number, got {value!r}; {BUILD} again.")
-    for row, value in enumerate(manifest["descriptor_names"]):
-        if not isinstance(value, str):
-            raise StoreError(f"{where}, descriptor_names, row {row}: expected text, got {value!r}; {BUILD} again.")
-    unknown = sorted(set(manifest["files"]) - set(tables.NAMES))
-    if unknown:
-        raise StoreError(
-            f"{where}, files: unknown file {unknown[0]!r}; expected {', '.join(tables.NAMES)}: {BUILD} again."
-        )
-    return manifest
-
-
-def _read_space(folder: Path, manifest: dict[str, Any]) -> Space:
-    where = folder / MANIFEST
-    try:
-        space = Space.from_json(manifest["space"])
-    except (SpaceError, TypeError, OverflowError) as error:
-        raise StoreError(f"{where}, space: {error}; {BUILD} again.") from None
-    if space.hash != manifest["space_hash"]:
-        raise StoreError(f"{where}, space_hash: the space is another one than the tables were made for; {BUILD} again.")
-    return space
-
-
-def _read_verified(folder: Path, name: str, entry: Any) -> bytes:
-    """Content of a table, whose size and hash are those of the manifest."""
-    if (
-        not isinstance(entry, dict)
-        or not isinstance(entry.get("size"), int)
-        or not isinstance(entry.get("sha256"), str)
-    ):
-        raise StoreError(
-            f"{folder / MANIFEST}, files: expected size and sha256 of {name!r}, got {entry!r}; {BUILD} again."
-        )
-    data = read_bytes(folder, name, tables.MAX_FILE_BYTES)
-    if len(data) != entry["size"]:
-        raise StoreError(
-            f"{folder / name}: expected {entry['size']} bytes, got {len(data)}; copy the file again or {BUILD}."
-        )
-    if sha256(data) != entry["sha256"]:
-        raise StoreError(f"{folder / name}: the SHA-256 differs from the manifest's; copy the file again or {BUILD}.")
-    return data
 
 
 def _read_provenance(folder: Path) -> tuple[dict[str, Any], ...]:

@@ -1,8 +1,6 @@
 """The three Parquet tables of a meta-dataset, to and from bytes.
 
-The tables are tidy: one row per task, configuration, or (task, configuration, point). Flat columns have a value a row,
-so a limit on rows is a limit on memory. A list column of 600 bytes may unfold into 200 MB, and asking pyarrow how much
-it holds aborts the process where the footer is damaged.
+The tables are tidy: one row per task, configuration, or (task, configuration, point).
 """
 
 import json
@@ -11,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from metahpo_jax.errors import DataError, SpaceError, StoreError
+from metahpo_jax.errors import DataError, SpaceError
+from metahpo_jax.metadata import parquet
 from metahpo_jax.metadata.files import strict_json
 from metahpo_jax.metadata.schema import MetaDataset, TaskRecord
 from metahpo_jax.metadata.validation import CURVES, SNAP_TOLERANCE
@@ -21,20 +20,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 TASKS, CONFIGS, POINTS = NAMES = ("tasks.parquet", "configs.parquet", "curves.parquet")
-MAX_FILE_BYTES = 64 * 2**20
-MAX_UNPACKED_BYTES = 256 * 2**20
 MAX_ROWS = {TASKS: 10_000, CONFIGS: 20_000, POINTS: 4_000_000}
-MAX_TEXT = 4096  # characters of one value
 
 _TEXTS = ("name", "base", "source", "licence")
 _COUNTS = ("n_train", "n_valid", "n_test", "n_features", "n_classes")
-
-
-def pyarrow_version() -> str:
-    """Version of the library that writes the tables."""
-    import pyarrow as pa
-
-    return pa.__version__
 
 
 def _columns(name: str, space: Space, descriptor_names: Sequence[str]) -> dict[str, str]:
@@ -69,26 +58,7 @@ def write(dataset: MetaDataset) -> dict[str, bytes]:
     points |= {field: getattr(dataset, field).ravel() for field in (*CURVES, "flops")}
     contents = {TASKS: tasks, CONFIGS: configs, POINTS: points}
     kinds = {name: _columns(name, dataset.space, dataset.descriptor_names) for name in NAMES}
-    return {name: _pack(contents[name], kinds[name]) for name in NAMES}
-
-
-def _pack(columns: Mapping[str, Any], kinds: Mapping[str, str]) -> bytes:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in kinds.items()])
-    arrays = [pa.array(columns[field.name], field.type) for field in schema]
-    measured = (*CURVES, "flops")
-    options: dict[str, Any] = {
-        # The bytes of neighbouring numbers are alike place by place: splitting them saves an eighth of the size.
-        "use_byte_stream_split": [name for name in kinds if name in measured],
-        "use_dictionary": [name for name in kinds if name not in measured],
-        "write_page_checksum": True,
-    }
-    sink = pa.BufferOutputStream()
-    table = pa.Table.from_arrays(arrays, schema=schema)
-    pq.write_table(table, sink, compression="zstd", compression_level=9, **options)
-    return sink.getvalue().to_pybytes()
+    return {name: parquet.pack(contents[name], kinds[name], (*CURVES, "flops")) for name in NAMES}
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -103,7 +73,9 @@ def read(
       StoreError: when a file is no Parquet, has more rows than the limit, or has damaged pages.
       DataError: naming file, column and row of what is missing, of another type or out of place.
     """
-    tasks, configs, points = (_unpack(name, contents[name], _columns(name, space, descriptor_names)) for name in NAMES)
+    tasks, configs, points = (
+        parquet.unpack(name, contents[name], _columns(name, space, descriptor_names), MAX_ROWS[name]) for name in NAMES
+    )
     u = np.stack([configs[f"u_{name}"].to_numpy() for name in space], axis=1)
     _check_configs(configs["config"].to_pylist(), u, space)
     shape = (tasks.num_rows, len(u), len(fidelity))
@@ -121,65 +93,6 @@ def read(
         "diverged_at": fields["diverged_at"][:, :, 0],
         **{field: fields[field] for field in (*CURVES, "flops")},
     }
-
-
-def _unpack(name: str, data: bytes, kinds: Mapping[str, str]) -> "pa.Table":
-    """A table of the expected columns without nulls. Texts stay dictionaries until their lengths are known."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    texts = [column for column, kind in kinds.items() if kind == "string"]
-    try:
-        file = pq.ParquetFile(pa.BufferReader(data))
-        _check_size(name, file.metadata)
-        _check_columns(name, file.schema_arrow, kinds)
-        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True, read_dictionary=texts)
-        table = file.read(use_threads=False).combine_chunks()
-        table.validate(full=True)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise StoreError(f"{name}: no sound Parquet ({why}); copy the file again.") from None
-    for column in kinds:
-        if table[column].null_count:
-            row = int(np.argmax(table[column].is_null().to_numpy()))
-            raise DataError(f"{name}, {column}, row {row}: expected a value, got null; use NaN for a missing number.")
-    for column in texts:
-        _check_texts(name, column, table[column])
-        table = table.set_column(table.column_names.index(column), column, table[column].cast(pa.string()))
-    return table
-
-
-def _check_size(name: str, footer: Any) -> None:
-    groups = [footer.row_group(i) for i in range(footer.num_row_groups)]
-    rows = max(footer.num_rows, sum(group.num_rows for group in groups))
-    size = sum(group.total_byte_size for group in groups)
-    for what, got, most in (("rows", rows, MAX_ROWS[name]), ("bytes when unpacked", size, MAX_UNPACKED_BYTES)):
-        if not 0 <= got <= most:
-            raise StoreError(f"{name}: expected at most {most} {what}, got {got}; check where the file comes from.")
-
-
-def _check_columns(name: str, got: "pa.Schema", kinds: Mapping[str, str]) -> None:
-    import pyarrow as pa
-
-    for column, kind in kinds.items():
-        if got.names.count(column) != 1:
-            word = "missing" if column not in got.names else "there twice"
-            raise DataError(f"{name}: column {column!r} is {word}; build the meta-dataset again.")
-        found = got.field(column).type
-        if found != pa.type_for_alias(kind):
-            raise DataError(f"{name}, {column}: expected dtype {kind}, got {found}; cast it.")
-    unknown = [column for column in got.names if column not in kinds]
-    if unknown:
-        raise DataError(f"{name}: unknown column {unknown[0]!r}; drop it.")
-
-
-def _check_texts(name: str, column: str, values: "pa.ChunkedArray") -> None:
-    for chunk in values.chunks:
-        longest = max(map(len, chunk.dictionary.to_pylist()), default=0)
-        if longest > MAX_TEXT:
-            raise DataError(
-                f"{name}, {column}: expected texts of at most {MAX_TEXT} characters, got {longest}; shorten them."
-            )
 
 
 def _check_configs(texts: list[str], u: np.ndarray, space: Space) -> None:
@@ -214,13 +127,8 @@ def _check_order(points: "pa.Table", shape: tuple[int, int, int], fidelity: np.n
         ("config", np.tile(np.repeat(np.arange(n), p), t)),
         ("fidelity", np.tile(fidelity, t * n)),
     ):
-        got = points[column].to_numpy()
-        if (got != expected).any():
-            row = int(np.argmax(got != expected))
-            raise DataError(
-                f"{POINTS}, {column}, row {row}: expected {expected[row]}, got {got[row]}; sort the rows by task, "
-                "configuration and fidelity."
-            )
+        remedy = "sort the rows by task, configuration and fidelity"
+        parquet.require_same(POINTS, column, points[column].to_numpy(), expected, remedy)
 
 
 def _check_repeated(field: str, values: np.ndarray) -> None:

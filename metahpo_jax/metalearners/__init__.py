@@ -1,10 +1,15 @@
 """What learns to tune: from a meta-dataset to theta, and from theta to an ordinary proposer."""
 
+from metahpo_jax.metalearners.empirical_gaussian import count_gaussian as count_gaussian
+from metahpo_jax.metalearners.empirical_gaussian import empirical_gaussian as empirical_gaussian
+from metahpo_jax.metalearners.forest_portfolio import forest_portfolio as forest_portfolio
 from metahpo_jax.metalearners.portfolio import greedy_picks as greedy_picks
+from metahpo_jax.metalearners.portfolio import imagined_picks as imagined_picks
 from metahpo_jax.metalearners.portfolio import learn_portfolio as learn_portfolio
 from metahpo_jax.metalearners.pretrained_gp import STEPS as STEPS
 from metahpo_jax.metalearners.pretrained_gp import PretrainedGP as PretrainedGP
 from metahpo_jax.metalearners.pretrained_gp import learn_prior as learn_prior
+from metahpo_jax.metalearners.pretrained_gp import learn_theta as learn_theta
 from metahpo_jax.metalearners.pretrained_gp import pretrain_gp as pretrain_gp
 from metahpo_jax.metalearners.pretrained_gp import pretrained_gp as pretrained_gp
 from metahpo_jax.metalearners.prior import Prior as Prior

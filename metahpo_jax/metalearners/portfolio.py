@@ -30,10 +30,8 @@ def normalised(loss: np.ndarray) -> np.ndarray:
 def greedy_picks(regret: np.ndarray, size: int) -> np.ndarray:
     """Indices `[size]` of configurations, each the one that lowers most the mean over tasks of the best regret so far.
 
-    The first `OWN_PICKS` look at the training tasks themselves (Xu et al. 2010, section 3; Wistuba et al. 2015). Soon after, the greedy
-    choice only mends single tasks, which does not carry over: on `tabular` such a list is no better than chance from trial 20 on. So the rest
-    cover imagined tasks, random mixtures of what set the training tasks apart. (This continuation is our own; its two numbers were
-    chosen on `tabular`.)
+    Xu et al. (2010), section 3; Wistuba et al. (2015). Once every training task has its best, the configurations that are best by
+    themselves follow.
 
     Args:
       regret: `[T, N]` of the training tasks.
@@ -42,15 +40,26 @@ def greedy_picks(regret: np.ndarray, size: int) -> np.ndarray:
     Raises:
       BudgetError: when more are asked for than there are.
     """
-    n = regret.shape[1]
-    if not 1 <= size <= n:
-        raise BudgetError(f"a portfolio over {n} configurations can hold 1 to {n} of them, got size={size}.")
-    picks = _cover(regret, [], min(size, OWN_PICKS))
-    return np.asarray(_cover(imagined(regret), picks, size))
+    _check_size(regret, size)
+    return np.asarray(cover(regret, [], size))
 
 
-def _cover(regret: np.ndarray, picks: list[int], size: int) -> list[int]:
-    """Greedy continuation of `picks` to `size`; ties go to the configuration that is better by itself."""
+def imagined_picks(regret: np.ndarray, size: int) -> np.ndarray:
+    """Indices `[size]`: greedy on the training tasks for `OWN_PICKS` configurations, then on imagined tasks.
+
+    Soon the greedy choice only mends single training tasks, which does not carry over: on `tabular` the plain list is no better than chance
+    from trial 20 on. Imagined tasks are random mixtures of what set the training tasks apart. (This continuation is our own; its two
+    numbers were chosen on `tabular`.)
+
+    Args and errors as of `greedy_picks`.
+    """
+    _check_size(regret, size)
+    picks = cover(regret, [], min(size, OWN_PICKS))
+    return np.asarray(cover(imagined(regret), picks, size))
+
+
+def cover(regret: np.ndarray, picks: list[int], size: int) -> list[int]:
+    """Greedy continuation of `picks` to `size` by regret `[T, N]`; ties go to the configuration that is better by itself."""
     alone = regret.mean(0)
     best = regret[:, picks].min(1, initial=np.inf)
     free = np.ones(regret.shape[1], bool)
@@ -80,4 +89,15 @@ def imagined(regret: np.ndarray) -> np.ndarray:
 
 def learn_portfolio(u: np.ndarray, loss: np.ndarray, size: int) -> PortfolioTheta:
     """The greedy portfolio of configurations `u [N, D]` with losses `loss [T, N]` on the training tasks."""
-    return PortfolioTheta(jnp.asarray(np.asarray(u)[greedy_picks(normalised(loss), size)], jnp.float32))
+    return listed(u, greedy_picks(normalised(loss), size))
+
+
+def listed(u: np.ndarray, picks: np.ndarray) -> PortfolioTheta:
+    """The picks, indices into configurations `u [N, D]`, as what the proposer tries in order."""
+    return PortfolioTheta(jnp.asarray(np.asarray(u)[picks], jnp.float32))
+
+
+def _check_size(regret: np.ndarray, size: int) -> None:
+    n = regret.shape[1]
+    if not 1 <= size <= n:
+        raise BudgetError(f"a portfolio over {n} configurations can hold 1 to {n} of them, got size={size}.")

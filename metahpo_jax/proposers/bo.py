@@ -83,7 +83,7 @@ def bo(
         if opening is None:
             return proposal, state
         opened, opening_state = opening.ask(opening_key, state.opening, history, candidates)
-        is_opening = history.next_trial < opening_trials
+        is_opening = history.asked(state.context) < opening_trials
         proposal = jax.tree.map(lambda a, b: jnp.where(is_opening, a, b), opened.replace(extras=()), proposal)
         return proposal, state.replace(opening=opening_state)
 

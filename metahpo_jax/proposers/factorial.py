@@ -22,7 +22,7 @@ def grid(space: Space) -> Proposer:
 
     def ask(key: Key, state: Context, history: History, candidates: Candidates) -> tuple[Proposal, Context]:
         levels = design(state.space, state.budget)
-        index = history.next_trial % state.budget
+        index = history.asked(state) % state.budget
         u = (_digits(levels, (index + 0.5) / state.budget) + 0.5) / levels
         return propose(state, history, candidates, u.astype(jnp.float32)), state
 

@@ -40,14 +40,14 @@ def resume_best(configurations: Proposer, *, width: int = 9, eta: int = 3) -> Pr
         key: Key, state: tuple[Context, PyTree], history: History, candidates: Candidates
     ) -> tuple[Proposal, tuple[Context, PyTree]]:
         context, inner = state
-        asked = history.count
+        asked = history.count - context.given
         bracket, step = asked // total, asked % total
         rung, place = rung_of[step], place_of[step]
         fresh, inner = configurations.ask(key, inner, history, candidates)
         fresh = new_trial(context, history, fresh.row, fresh.u, fresh.active).replace(fidelity=fidelity(context, rung))
 
         # The place-th best row of the rung below, in this bracket; rows are filled in the order of asking.
-        index = jnp.arange(history.capacity)
+        index = jnp.arange(history.capacity) - context.given
         here = (index >= bracket * total) & (index < (bracket + 1) * total)
         below = here & (rung_of[index % total] == rung - 1)
         loss = jnp.where(history.ok, history.loss, jnp.finfo(jnp.float32).max)

@@ -24,6 +24,6 @@ def portfolio(theta: PortfolioTheta, space: Space) -> Proposer:
 
     def ask(key: Key, state: Context, history: History, candidates: Candidates) -> tuple[Proposal, Context]:
         picks = jnp.asarray(theta.u, jnp.float32)
-        return propose(state, history, candidates, picks[history.next_trial % picks.shape[0]]), state
+        return propose(state, history, candidates, picks[history.asked(state) % picks.shape[0]]), state
 
     return Proposer(init, ask, forget)

@@ -36,7 +36,7 @@ def sobol(space: Space, length: int = 1024) -> Proposer:
         return SobolState(context, jax.random.bits(key, (space.size,), jnp.uint32) >> (32 - BITS))
 
     def ask(key: Key, state: SobolState, history: History, candidates: Candidates) -> tuple[Proposal, SobolState]:
-        index = history.next_trial % points.shape[0]
+        index = history.asked(state.context) % points.shape[0]
         shifted = jnp.asarray(points)[index] ^ state.shift
         u = shifted.astype(jnp.float32) * np.float32(2.0**-BITS)
         return propose(state.context, history, candidates, u), state

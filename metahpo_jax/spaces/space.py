@@ -228,8 +228,8 @@ class Space:
         """
         return features(self._columns, u, active)
 
-    def context(self, *, budget: int, max_fidelity: float = 1.0, descriptor: Any = None) -> Context:
-        """What a proposer is told before the first trial; `descriptor [m]` may hold NaN where missing."""
+    def context(self, *, budget: int, max_fidelity: float = 1.0, descriptor: Any = None, given: int = 0) -> Context:
+        """What a proposer is told before its first trial; `descriptor [m]` may hold NaN where missing."""
         if descriptor is None:
             described, mask = no_descriptor()
         else:
@@ -242,6 +242,7 @@ class Space:
             descriptor_mask=mask,
             budget=jnp.asarray(budget, jnp.int32),
             max_fidelity=jnp.asarray(max_fidelity, jnp.float32),
+            given=jnp.asarray(given, jnp.int32),
         )
 
     # --- identity ----------------------------------------------------------------------------------------------------
