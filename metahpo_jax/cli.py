@@ -223,12 +223,12 @@ def run_bench(command: Bench) -> None:
         wide_console,
     )  # fmt: skip
     from metahpo_jax.evaluation.benchmarks import load_benchmark
-    from metahpo_jax.evaluation.protocol import applicable_methods, run_benchmark
+    from metahpo_jax.evaluation.protocol import applicable_methods, default_trials, run_benchmark
 
     require_writable(command.out)
     benchmark = load_benchmark(command.benchmark, command.data, command.split)
     names = [name.strip() for name in command.methods.split(",") if name.strip()] or applicable_methods(benchmark)
-    trials = benchmark.trials if command.trials is None else command.trials
+    trials = default_trials(benchmark) if command.trials is None else command.trials
     words = f"metahpo bench --benchmark {command.benchmark} --methods {','.join(names)} --trials {trials} --seeds {command.seeds}"
     words += f" --seed {command.seed}" + (f" --split {command.split}" if command.split else "")
     words += (" --data DIR" if command.data else "") + f" --out {command.out.name}"

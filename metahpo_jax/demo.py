@@ -9,8 +9,9 @@ import numpy as np
 
 from metahpo_jax.base import Key, Proposer, run_key
 from metahpo_jax.evaluation import BenchmarkResult, regret_curves, require_writable_file, terminal_table, wide_console
+from metahpo_jax.evaluation.jobs import versions
 from metahpo_jax.evaluation.live import Reference, Trials, run_live, score_live
-from metahpo_jax.evaluation.protocol import LEARN, RUN, versions
+from metahpo_jax.evaluation.protocol import LEARN, RUN
 from metahpo_jax.evaluation.report import Figure, ParallelCoordinates, Section, Table, Text, write_report
 from metahpo_jax.evaluation.report import Trials as TrialTable
 from metahpo_jax.evaluation.table import caption, cells

@@ -77,13 +77,13 @@ def search(
     for what, one in (("proposer", proposer), ("objective", objective)):
         if not one.traceable:
             raise ConfigError(f"search: the {what} cannot run under jit; use driver.search_on_host instead.")
-    known = 0 if given is None else given.shape[0]
-    run = start(run_key, proposer, context, histories.capacity_for(steps + known))
-    for trial in range(known):
-        run = _give(run_key, proposer, objective, run, context, candidates, given[trial], trial)  # type: ignore[index]
+    rows = [] if given is None else list(given)
+    run = start(run_key, proposer, context, histories.capacity_for(steps + len(rows)))
+    for trial, row in enumerate(rows):
+        run = _give(run_key, proposer, objective, run, context, candidates, row, trial)
     first = jax.eval_shape(lambda r: ask(run_key, proposer, r, candidates)[0], run)
     blank = jax.eval_shape(objective.start, run_key, first)
-    store = jax.tree.map(lambda x: _blank(x, steps + known), blank)
+    store = jax.tree.map(lambda x: _blank(x, steps + len(rows)), blank)
 
     def body(carry: tuple[Run, PyTree], _: None) -> tuple[tuple[Run, PyTree], None]:
         run, store = carry
@@ -120,16 +120,19 @@ def _give(
 
 def search_on_host(
     run_key: Key, proposer: Proposer, objective: Objective, context: Context, candidates: Candidates, *, steps: int,
-    on_trial: Callable[[Proposal, Evaluation, Any], None] | None = None,
+    given: Array | None = None, on_trial: Callable[[Proposal, Evaluation, Any], None] | None = None,
 ) -> History:  # fmt: skip
     """The same loop in Python, for objectives or proposers that cannot be traced. The history grows by powers of two.
 
-    `on_trial(proposal, evaluation, job)` is called after each trial.
+    Rows `given [K]` come first, as in `search`. `on_trial(proposal, evaluation, job)` is called after each trial.
     """
-    run = start(run_key, proposer, context, histories.capacity_for(1))
+    known = [] if given is None else list(given)
+    run = start(run_key, proposer, context, histories.capacity_for(1 + len(known)))
+    for trial, row in enumerate(known):
+        run = _give(run_key, proposer, objective, run, context, candidates, row, trial)
     asking, telling = compiled(proposer)
     jobs: dict[int, Any] = {}
-    for count in range(steps):
+    for count in range(len(known), len(known) + steps):
         if count >= run.history.capacity:
             run = run._replace(history=histories.grow(run.history, histories.capacity_for(count + 1)))
         proposal, run = asking(run_key, run, candidates)

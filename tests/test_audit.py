@@ -21,7 +21,7 @@ from metahpo_jax.proposers.pool import propose
 
 SHARED = tabular_benchmark(archive_of(tiny_metadataset(tasks=4, configs=24)))
 ARCHIVE = tiny_archive()
-UNSHARED = Benchmark("tiny", ARCHIVE, by_base(ARCHIVE), "A protocol.", trials=5)
+UNSHARED = Benchmark("tiny", ARCHIVE, by_base(ARCHIVE), "leave one data set out", "a rule", trials=5)
 
 
 def constant(benchmark: Benchmark) -> Method:
@@ -71,7 +71,8 @@ def test_a_planted_leak_is_caught(planted) -> None:
         audit(SHARED, planted, trials=5)
 
 
-@pytest.mark.parametrize("name", [n for n in METHODS if n not in ("gp", "pretrained_gp")])
+# The two with a Gaussian process, slow to compile, are held to the same in `test_protocol.py`.
+@pytest.mark.parametrize("name", ["random", "portfolio", "portfolio_imagined", "empirical_gaussian"])
 def test_no_leak_is_found_where_there_is_none(name: str) -> None:
     audit(SHARED, lambda _: METHODS[name], trials=5, seeds=2)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import itertools
 import json
 import re
 import time
@@ -18,6 +19,7 @@ from metahpo_jax.evaluation.statistics import (
     average_ranks,
     bootstrap_mean,
     critical_difference,
+    expected_minimum,
     friedman,
     incumbent,
     normalised_regret,
@@ -821,3 +823,13 @@ def test_empty_sections_are_drawn():
     assert "0 trials" in report.Trials("h", []).html("k")
     assert "<table" in report.Table("h", ["a"], []).html("k")
     assert "<svg" in report.ParallelCoordinates("h", [("a", [])], np.zeros((0, 1)), np.zeros(0)).html("k")
+
+
+def test_expected_minimum_against_all_draws() -> None:
+    values = np.random.default_rng(0).random(8)
+    for trials in range(1, 9):
+        every = [min(drawn) for drawn in itertools.combinations(values, trials)]
+        assert expected_minimum(values, trials) == pytest.approx(np.mean(every), rel=1e-12)
+    for trials in (0, 9):
+        with pytest.raises(ConfigError, match="from 1 to 8"):
+            expected_minimum(values, trials)

@@ -12,7 +12,7 @@ from metahpo_jax.base import Candidates, Evaluation, Purpose, Status, no_candida
 from metahpo_jax.errors import ConfigError
 from metahpo_jax.history import History, untried
 from metahpo_jax.objectives import Table, table, user_function
-from metahpo_jax.proposers import PortfolioTheta, gp_bo, grid, portfolio, random, resume_best, sobol
+from metahpo_jax.proposers import PortfolioTheta, gp_bo, grid, portfolio, random, resume_best, sobol, then
 
 SPACE = tiny_space()
 LIST = PortfolioTheta(jnp.asarray(np.random.default_rng(0).random((5, SPACE.size)), jnp.float32))
@@ -24,6 +24,7 @@ PROPOSERS = {
     "grid": (grid(SPACE), False),
     "portfolio": (portfolio(LIST, SPACE), False),
     "resume_best": (resume_best(random(SPACE), width=3), False),
+    "then": (then(portfolio(LIST, SPACE), 3, sobol(SPACE)), False),
     "gp": (gp_bo(SPACE, opening=sobol(SPACE)), True),
 }
 TRIALS = 9
@@ -175,6 +176,31 @@ def test_sobol_fills_the_cube_better_than_random() -> None:
         )
 
     assert qmc.discrepancy(points(sobol(space))) < 0.5 * qmc.discrepancy(points(random(space)))
+
+
+def test_then_hands_over_after_its_trials() -> None:
+    first, second = portfolio(LIST, SPACE), random(SPACE)
+    both, alone = scanned(then(first, 3, second)), scanned(first)
+    np.testing.assert_array_equal(both.row[:3], alone.row[:3])
+    assert not np.array_equal(both.row[3:TRIALS], alone.row[3:TRIALS])
+
+
+def test_given_trials_are_known_but_not_counted() -> None:
+    """A list starts at its first entry after given trials, and never proposes their rows again."""
+    given = jnp.asarray([3, 7], jnp.int32)
+    told = SPACE.context(budget=TRIALS, max_fidelity=27.0, given=2)
+    run = driver.search(
+        run_key(jax.random.key(0), 0, 0), portfolio(LIST, SPACE), table(recorded()), told, pool(), steps=4, given=given
+    )
+    alone = scanned(portfolio(LIST, SPACE), steps=4)
+    np.testing.assert_array_equal(run.row[:2], given)
+    np.testing.assert_array_equal(run.trial[:6], np.arange(6))
+    assert run.row[2] == alone.row[0] and not set(np.asarray(run.row[2:6])) & {3, 7}
+    np.testing.assert_array_equal(run.loss[:2], recorded().loss[given, -1])
+    host = driver.search_on_host(
+        run_key(jax.random.key(0), 0, 0), portfolio(LIST, SPACE), table(recorded()), told, pool(), steps=4, given=given
+    )
+    np.testing.assert_array_equal(host.row[:6], run.row[:6])
 
 
 def test_grid_is_a_factorial_design() -> None:

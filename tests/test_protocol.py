@@ -12,12 +12,13 @@ from metahpo_jax.evaluation.benchmarks import Benchmark, tabular_benchmark
 from metahpo_jax.evaluation.methods import METHODS
 from metahpo_jax.evaluation.protocol import (
     applicable_methods,
+    default_trials,
     run_benchmark,
     run_method,
     trainings,
-    trials_to_reach,
 )
-from metahpo_jax.evaluation.splits import by_base
+from metahpo_jax.evaluation.splits import by_base, by_space
+from metahpo_jax.evaluation.statistics import trials_to_reach
 from metahpo_jax.metadata import archive_of
 
 CHEAP = ["random", "sobol", "grid", "portfolio", "portfolio_imagined", "empirical_gaussian"]
@@ -34,7 +35,9 @@ def unshared() -> Benchmark:
     """Different configurations per task, two spaces, failures, three starts."""
     archive = tiny_archive()
     starts = np.tile(np.array([3, 0, 5]), (len(archive.tasks), 2, 1))
-    return Benchmark("tiny", archive, by_base(archive), "A protocol.", trials=6, budgets=(1, 5), starts=starts)
+    return Benchmark(
+        "tiny", archive, by_base(archive), "leave one data set out", "a rule", trials=6, budgets=(1, 5), starts=starts
+    )
 
 
 @pytest.fixture(scope="module")
@@ -86,16 +89,17 @@ def test_a_held_out_task_is_never_learned_from(name: str, benchmark_) -> None:
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
 
 
-def test_the_best_row_hidden_from_scoring_changes_no_proposal(benchmark_) -> None:
+@pytest.mark.parametrize("name", ["gp", "pretrained_gp"])
+def test_the_best_row_hidden_from_scoring_changes_no_proposal(name: str, benchmark_) -> None:
     """The table's extremes serve for scoring only: an untried best row may as well be the worst."""
-    rows = run_method(benchmark_, METHODS["gp"], "network", trials=6, seeds=1).rows[0, 0]
+    rows = run_method(benchmark_, METHODS[name], "network", trials=6, seeds=1).rows[0, 0]
     tasks = list(benchmark_.archive.tasks)
     loss = tasks[0].loss.copy()
     hidden = min(set(range(len(loss))) - set(rows.tolist()), key=lambda row: loss[row, -1])
     loss[hidden] = tasks[0].scored.max()
     tasks[0] = dataclasses.replace(tasks[0], loss=loss)
     changed = dataclasses.replace(benchmark_, archive=dataclasses.replace(benchmark_.archive, tasks=tuple(tasks)))
-    np.testing.assert_array_equal(rows, run_method(changed, METHODS["gp"], "network", trials=6, seeds=1).rows[0, 0])
+    np.testing.assert_array_equal(rows, run_method(changed, METHODS[name], "network", trials=6, seeds=1).rows[0, 0])
 
 
 def test_tasks_may_have_configurations_spaces_and_starts_of_their_own(unshared) -> None:
@@ -120,7 +124,7 @@ def test_starts_are_given_and_never_asked_for_again(unshared) -> None:
 
 
 def test_shared_configurations_are_asked_for_where_they_are_needed(unshared) -> None:
-    with pytest.raises(ConfigError, match="needs the same configurations"):
+    with pytest.raises(SplitError, match="needs the same configurations"):
         run_benchmark(unshared, ["empirical_gaussian"], seeds=1)
     with pytest.raises(ConfigError, match="published starts for 2 seeds"):
         run_benchmark(unshared, ["random"], seeds=3)
@@ -128,9 +132,18 @@ def test_shared_configurations_are_asked_for_where_they_are_needed(unshared) -> 
 
 def test_without_training_tasks_learning_is_refused(unshared) -> None:
     folds = [fold._replace(train=np.zeros_like(fold.train)) for fold in unshared.folds]
-    for name in ("portfolio", "pretrained_gp"):
-        with pytest.raises(SplitError, match="at least one training task"):
+    for name in ("portfolio", "pretrained_gp", "portfolio_then_random"):
+        with pytest.raises(SplitError, match=r"needs at least 1 training task\(s\) over the space 'plain'"):
             run_benchmark(dataclasses.replace(unshared, folds=folds), [name], seeds=1)
+
+
+def test_across_spaces_only_what_learns_nothing_applies(unshared) -> None:
+    across = dataclasses.replace(unshared, folds=by_space(unshared.archive))
+    assert applicable_methods(across) == ["random", "sobol", "grid", "gp"]
+
+
+def test_small_tables_shorten_the_default_run(unshared) -> None:
+    assert default_trials(dataclasses.replace(unshared, trials=50)) == 7  # ten configurations, three of them given
 
 
 def test_workers_change_nothing(unshared, tmp_path) -> None:

@@ -8,4 +8,3 @@ QUICK_SEEDS = 2
 PUBLISHED = {"random": "Random (published)", "gp": "GP (published)", "pretrained_gp": "FSBO2 (published)"}
 PORTFOLIO = {5: 0.067, 10: 0.060}  # the weaker of two independent static lists
 SECONDS = 3600.0  # on two cores
-COLD_METHODS = ["random", "portfolio"]

@@ -18,8 +18,10 @@ from experiments.tabular import config
 from metahpo_jax.cli import default_workers
 from metahpo_jax.evaluation import rank_curves, regret_curves, save, save_figure, terminal_table, wide_console
 from metahpo_jax.evaluation.benchmarks import tabular_benchmark
-from metahpo_jax.evaluation.protocol import run_benchmark, trials_to_reach, versions
+from metahpo_jax.evaluation.jobs import versions
+from metahpo_jax.evaluation.protocol import run_benchmark
 from metahpo_jax.evaluation.results import BenchmarkResult, MethodRun
+from metahpo_jax.evaluation.statistics import trials_to_reach
 from metahpo_jax.metadata import MetaDataset, archive_of, load_metadataset
 from metahpo_jax.metalearners import learn_theta
 

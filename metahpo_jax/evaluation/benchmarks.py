@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from metahpo_jax.errors import ConfigError
+from metahpo_jax.errors import ConfigError, DataError
 from metahpo_jax.evaluation.splits import Fold, by_base, by_group, check_folds, in_folds, one_split, split_named
 from metahpo_jax.evaluation.statistics import normalised_regret
 from metahpo_jax.metadata import PACKAGED, Archive, Source, archive_of, is_archive, load_archive, load_metadataset
 from metahpo_jax.metadata.public import hpob, lcbench, openml100, svm, taskset
 
 HPOB_STARTS = 5
+SHARE = "regret is the share of the table's range"
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,19 +25,21 @@ class Benchmark:
         name: As on the command line.
         archive: What was recorded.
         folds: Each held-out task in one of them.
-        protocol: A sentence that says what is held out and what regret is.
+        held_out: What is held out, in words.
+        rule: What the loss and regret are, in words.
         trials: Usual number of trials of a run.
         budgets: Trials at which tables report.
         raw_regret: Regret in the unit of the loss, rather than as a share of the table's range.
         starts: `[T, S, K]` rows of each task's pool that every method is given before its first trial; None for none.
-        published: By name of the method, regret `[T, S, trials]` that its authors reported, NaN for tasks that they left out.
+        published: By name of the method, regret `[T, S, trials]` that its authors reported, NaN on tasks that are not tested.
         source: Where the published rows were read.
     """
 
     name: str
     archive: Archive
     folds: Sequence[Fold]
-    protocol: str
+    held_out: str
+    rule: str
     trials: int
     budgets: tuple[int, ...] = (1, 5, 10, 20, 50)
     raw_regret: bool = False
@@ -46,6 +49,11 @@ class Benchmark:
 
     def __post_init__(self) -> None:
         check_folds(self.archive, self.folds)
+
+    @property
+    def protocol(self) -> str:
+        """A sentence that says what is held out and what regret is."""
+        return f"{self.held_out}; {self.rule}."
 
     @property
     def tested(self) -> np.ndarray:
@@ -75,8 +83,7 @@ def lcbench_benchmark(data: Path | None) -> Benchmark:
     archive = lcbench.read(data)
     return Benchmark(
         "lcbench", archive, by_base(archive),
-        "Leave one data set out; final validation accuracy; regret is the share of the table's range.",
-        trials=100, budgets=(1, 2, 3, 5, 10, 20, 50, 100),
+        "leave one data set out", f"final validation accuracy; {SHARE}", trials=50, budgets=(1, 2, 3, 5, 10, 20, 50, 100),
     )  # fmt: skip
 
 
@@ -93,35 +100,34 @@ def svm143_benchmark(data: Path | None) -> Benchmark:
 def _svm(name: str, archive: Archive, data: Path | None) -> Benchmark:
     _, test = svm.published_split(data)
     folds = one_split(archive, "published split", [task.name in test for task in archive.tasks])
-    protocol = "The published split (35 data sets to learn from, 15 to test on); regret is in accuracy."
-    return Benchmark(name, archive, folds, protocol, trials=20, budgets=(1, 3, 5, 10, 20), raw_regret=True)
+    held_out = "the published split, 35 data sets to learn from and 15 to test on"
+    return Benchmark(
+        name, archive, folds, held_out, "regret is in accuracy", trials=20, budgets=(1, 3, 5, 10, 20), raw_regret=True
+    )
 
 
 def taskset_benchmark(data: Path | None) -> Benchmark:
     """TaskSet (Metz et al. 2020): 1,000 shared Adam configurations on 12 recurrent text classifiers, one task left out."""
     archive = taskset.read(data)
-    return _taskset("taskset", archive, by_base(archive), "Leave one task out")
+    return _taskset("taskset", archive, by_base(archive), "leave one task out")
 
 
 def taskset_family_benchmark(data: Path | None) -> Benchmark:
     """`taskset`, leaving one architecture family out: LSTM, GRU, IRNN or VRNN."""
     archive = taskset.read(data)
-    return _taskset("taskset-family", archive, by_group(archive), "Leave one architecture family out")
+    return _taskset("taskset-family", archive, by_group(archive), "leave one architecture family out")
 
 
 def taskset_shift_benchmark(data: Path | None) -> Benchmark:
     """`taskset`, from gated (LSTM, GRU) to plain recurrent networks (IRNN, VRNN)."""
     archive = taskset.read(data)
     folds = one_split(archive, "gated to plain", [task.group in ("IRNN", "VRNN") for task in archive.tasks])
-    return _taskset("taskset-shift", archive, folds, "Learn on LSTM and GRU, test on IRNN and VRNN")
+    return _taskset("taskset-shift", archive, folds, "learn on LSTM and GRU, test on IRNN and VRNN")
 
 
 def _taskset(name: str, archive: Archive, folds: Sequence[Fold], held_out: str) -> Benchmark:
-    protocol = (
-        f"{held_out}; final validation loss capped at the median initial loss of the task, diverged runs count as the cap in scoring; "
-        "regret is the share of the table's range."
-    )
-    return Benchmark(name, archive, folds, protocol, trials=100, budgets=(1, 2, 5, 10, 20, 50, 100))
+    rule = f"final validation loss capped at the median initial loss of the task, diverged runs count as the cap in scoring; {SHARE}"
+    return Benchmark(name, archive, folds, held_out, rule, trials=100, budgets=(1, 2, 5, 10, 20, 50, 100))
 
 
 def openml100_benchmark(data: Path | None) -> Benchmark:
@@ -129,8 +135,8 @@ def openml100_benchmark(data: Path | None) -> Benchmark:
     archive = openml100.read(data)
     return Benchmark(
         "openml100", archive, in_folds(10)(archive),
-        "Ten folds over data sets, each held out over both spaces; different configurations per task; cross-validated accuracy; regret is the "
-        "share of the table's range.", trials=50,
+        "ten folds over data sets, each held out over both spaces",
+        f"cross-validated accuracy, different configurations per task; {SHARE}", trials=50,
     )  # fmt: skip
 
 
@@ -151,12 +157,15 @@ def hpob_benchmark(data: Path | None) -> Benchmark:
     for method, curves in published.items():
         rows[method] = np.full((len(archive.tasks), seeds, trials), np.nan)
         for t in cold.tested:
-            rows[method][t] = 1.0 - curves[archive.tasks[t].name][:, 1 : trials + 1]
+            name = archive.tasks[t].name
+            if name not in curves:
+                raise DataError(f"the published runs of {method} lack task {name}; get the authors' files again.")
+            rows[method][t] = 1.0 - curves[name][:, 1 : trials + 1]
     return replace(
         cold,
         name="hpob",
-        protocol=f"{cold.protocol} Every method is given the same {HPOB_STARTS} evaluations first, whose best is that of the published runs; "
-        "@k counts trials after them.",
+        rule=f"{cold.rule}; every method is given the same {HPOB_STARTS} evaluations first, whose best is that of the published runs, and @k "
+        "counts trials after them",
         starts=starts,
         published=rows,
         source="HPO-B, the authors' result files",
@@ -173,8 +182,8 @@ def hpob_cold_benchmark(data: Path | None) -> Benchmark:
     ]  # the rest of the held-out data set is neither tested nor learned from
     return Benchmark(
         "hpob-cold", archive, [fold for fold in folds if fold.test.any()],
-        "HPO-B's test tasks, discrete track; the data set of the task is left out within and across spaces; regret is the share of the "
-        "table's range.", trials=100, budgets=(5, 10, 25, 50, 100),
+        "the data set of the task is left out within and across spaces", f"HPO-B's test tasks, discrete track; {SHARE}",
+        trials=100, budgets=(5, 10, 25, 50, 100),
     )  # fmt: skip
 
 
@@ -185,12 +194,23 @@ def hpob_starts(loss: np.ndarray, best: float, seed: int) -> np.ndarray:
         loss: `[n]` of the pool.
         best: Published best of the five, as accuracy scaled by the table's extremes.
         seed: Of the draw; rows that share the published value are equally likely.
+
+    Raises:
+        DataError: when no row has the published value, or too few are no better.
     """
     rng = np.random.default_rng(seed)
     scaled = (loss.max() - loss.astype(np.float64)) / (loss.max() - loss.min())
     gap = np.abs(scaled - best)
+    if gap.min() > 1e-4:
+        raise DataError(
+            f"no configuration of the pool has the published value {best:.6f}; check where the two files come from."
+        )
     first = int(rng.choice(np.flatnonzero(gap == gap.min())))
     others = np.setdiff1d(np.flatnonzero(scaled <= scaled[first]), [first])
+    if len(others) < HPOB_STARTS - 1:
+        raise DataError(
+            f"only {len(others)} configurations are no better than the published start; check where the files come from."
+        )
     return np.concatenate([[first], rng.choice(others, HPOB_STARTS - 1, replace=False)])
 
 
@@ -200,7 +220,7 @@ def recorded_benchmark(name: str) -> Benchmark:
         archive = load_archive(name)
         return Benchmark(
             archive.name, archive, by_group(archive),
-            f"Leave one group out, table look-up; loss is {archive.metric}; regret is the share of the task's recorded table.", trials=50,
+            "leave one group out", f"loss is {archive.metric}, of a curve that of the last point it reached; {SHARE}", trials=50,
         )  # fmt: skip
     archive = archive_of(load_metadataset(name))
     return tabular_benchmark(archive)
@@ -210,9 +230,8 @@ def tabular_benchmark(archive: Archive) -> Benchmark:
     """Trainings of small networks that this project recorded (`archive_of` a `MetaDataset`)."""
     return Benchmark(
         archive.name, archive, by_base(archive),
-        "Leave one base data set out, table look-up; loss is validation log-loss capped at the class-prior entropy (a diverged run counts "
-        "as the cap); regret is (incumbent - best) / (worst - best) of the task's recorded table; intervals by bootstrap over base data sets.",
-        trials=50,
+        "leave one base data set out",
+        f"table look-up; loss is validation log-loss capped at the class-prior entropy (a diverged run counts as the cap); {SHARE}", trials=50,
     )  # fmt: skip
 
 
@@ -259,5 +278,5 @@ def load_benchmark(name: str, data: Path | None = None, split: str | None = None
         benchmark,
         name=f"{benchmark.name}/{split}",
         folds=[fold for fold in folds if fold.test.any()],
-        protocol=f"{benchmark.protocol} Split by {split}.",
+        held_out=f"split by {split}",
     )

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from metahpo_jax.base import Key, Proposer, PyTree
-from metahpo_jax.errors import ConfigError, SplitError
+from metahpo_jax.errors import ConfigError
 from metahpo_jax.metadata import Source
 from metahpo_jax.metalearners.empirical_gaussian import count_gaussian, empirical_gaussian
 from metahpo_jax.metalearners.forest_portfolio import Forests, forest_portfolio
@@ -31,14 +31,12 @@ class Training(NamedTuple):
     trials: int
 
     def regret(self) -> np.ndarray:
-        """Regret `[T, N]` of the training tasks, over the shared configurations.
-
-        Raises:
-          SplitError: without a training task over this space.
-        """
-        if not self.sources:
-            raise SplitError("a portfolio needs at least one training task over the same space; choose another split.")
+        """Regret `[T, N]` of the training tasks, over the shared configurations."""
         return np.stack([source.regret for source in self.sources])
+
+    def losses(self) -> np.ndarray:
+        """Losses `[T, N]` of the training tasks, over the shared configurations."""
+        return np.stack([source.loss for source in self.sources])
 
 
 class Method(NamedTuple):
@@ -47,6 +45,7 @@ class Method(NamedTuple):
     propose: Callable[[Space, PyTree], Proposer]
     learn: Callable[[Sequence[Training], Key], list[list[Any]]] | None = None
     needs_shared: bool = False  # whether all tasks must have the same configurations
+    needs_sources: int = 0  # training tasks over the same space
 
 
 def _portfolio(picks: Callable[[np.ndarray, int], np.ndarray], most: int | None = None) -> Callable:
@@ -74,7 +73,8 @@ def _padded(theta: PortfolioTheta, size: int) -> PortfolioTheta:
 
 def _count(folds: Sequence[Training], key: Key) -> list[list[Any]]:
     del key
-    return [[count_gaussian(np.stack([s.loss for s in fold.sources]))] * len(fold.pools) for fold in folds]
+    most = max(len(fold.sources) for fold in folds)
+    return [[count_gaussian(fold.losses(), rows=most)] * len(fold.pools) for fold in folds]
 
 
 def _pretrain(folds: Sequence[Training], key: Key) -> list[list[PretrainedGP]]:
@@ -87,13 +87,15 @@ METHODS: dict[str, Method] = {
     "random": Method(lambda space, theta: random(space)),
     "sobol": Method(lambda space, theta: sobol(space)),
     "grid": Method(lambda space, theta: grid(space)),
-    "portfolio": Method(lambda space, theta: portfolio(theta, space), _portfolio(greedy_picks)),
+    "portfolio": Method(lambda space, theta: portfolio(theta, space), _portfolio(greedy_picks), needs_sources=1),
     "portfolio_imagined": Method(
-        lambda space, theta: portfolio(theta, space), _portfolio(imagined_picks), needs_shared=True
+        lambda space, theta: portfolio(theta, space), _portfolio(imagined_picks), needs_shared=True, needs_sources=1
     ),
-    "empirical_gaussian": Method(lambda space, theta: empirical_gaussian(theta), _count, needs_shared=True),
+    "empirical_gaussian": Method(
+        lambda space, theta: empirical_gaussian(theta), _count, needs_shared=True, needs_sources=2
+    ),
     "gp": Method(lambda space, theta: gp_bo(space, opening=sobol(space))),
-    "pretrained_gp": Method(lambda space, theta: pretrained_gp(theta, space), _pretrain),
+    "pretrained_gp": Method(lambda space, theta: pretrained_gp(theta, space), _pretrain, needs_sources=1),
 }
 
 
@@ -111,7 +113,7 @@ def portfolio_then(method: Method, trials: int = THEN_TRIALS) -> Method:
     def propose(space: Space, theta: Any) -> Proposer:
         return then(list_of.propose(space, theta[0]), trials, method.propose(space, theta[1]))
 
-    return Method(propose, learn, method.needs_shared)
+    return Method(propose, learn, method.needs_shared, max(1, method.needs_sources))
 
 
 def methods_named(names: Sequence[str]) -> dict[str, Method]:

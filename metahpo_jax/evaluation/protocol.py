@@ -4,17 +4,10 @@ A method learns from the training tasks of a fold only; of the held-out ones it 
 losses of the trials that it asked for; a table's extremes serve for scoring, after the run.
 """
 
-import functools
-import hashlib
-import io
-import json
-import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import as_completed
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import quote
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,28 +15,16 @@ import numpy as np
 
 from metahpo_jax import driver
 from metahpo_jax.base import Array, Candidates, Context, run_key
-from metahpo_jax.errors import ConfigError
+from metahpo_jax.errors import ConfigError, SplitError
 from metahpo_jax.evaluation.benchmarks import Benchmark
+from metahpo_jax.evaluation.jobs import Job, Progress, Tried, run_jobs, versions
 from metahpo_jax.evaluation.methods import METHODS, Method, Training, methods_named, stack
 from metahpo_jax.evaluation.results import BenchmarkResult, MethodRun
 from metahpo_jax.evaluation.statistics import incumbent, incumbent_trial
-from metahpo_jax.files import read_arrays, write_atomically
 from metahpo_jax.objectives import Table, table
-from metahpo_jax.processes import single_threaded_workers
 
 LEARN, RUN = 0, 1  # what the benchmark's key is folded with
 BLOCK = 2**20  # history rows x pool rows of the lanes that run side by side: what a core's cache holds in a few arrays
-
-Progress = Callable[[str, int, int], None]  # what, done, total
-
-
-class Tried(NamedTuple):
-    """What a method did on the held-out tasks over one space."""
-
-    tasks: np.ndarray  # `[K]` indices into the archive
-    rows: np.ndarray  # `[K, S, trials]` of each task's pool
-    seconds: float  # of tuning, compilation included
-    meta_seconds: float  # of learning, likewise
 
 
 def run_benchmark(
@@ -62,14 +43,15 @@ def run_benchmark(
       workers: processes, each with a method and space of its own. With more than one, call this under `if __name__ == "__main__"`.
 
     Raises:
-      ConfigError: for trials, seeds or workers out of range, unknown methods, or ones that need shared configurations where there are none.
-      SplitError: when a method has nothing to learn from.
+      ConfigError: for trials, seeds or workers out of range, or unknown methods.
+      SplitError: when a method has nothing to learn from, or needs shared configurations where there are none.
     """
     methods = methods_named(names)
-    trials = benchmark.trials if trials is None else trials
+    trials = default_trials(benchmark) if trials is None else trials
     _check(benchmark, methods, trials, seeds, workers)
     jobs = [Job(name, space, trials, seeds, key_seed) for name in methods for space in _tested_spaces(benchmark)]
-    done = {(job.method, job.space): tried for job, tried in _run_jobs(benchmark, jobs, parts, workers, progress)}
+    outcomes = run_jobs(benchmark, jobs, run_job, parts=parts, workers=workers, progress=progress)
+    done = {(job.method, job.space): tried for job, tried in outcomes}
     runs = [score(benchmark, name, [done[name, space] for space in _tested_spaces(benchmark)]) for name in methods]
     tasks = [benchmark.archive.tasks[t] for t in benchmark.tested]
     return BenchmarkResult(
@@ -86,77 +68,28 @@ def run_benchmark(
     )
 
 
-class Job(NamedTuple):
-    """One method on the held-out tasks over one space: what is run, kept and resumed as a whole."""
-
-    method: str
-    space: str
-    trials: int
-    seeds: int
-    key_seed: int
+def applicable_methods(benchmark: Benchmark) -> list[str]:
+    """Names of all methods that the benchmark's tables and its split allow."""
+    return [name for name, method in METHODS.items() if _obstacle(benchmark, method) is None]
 
 
-def _run_jobs(
-    benchmark: Benchmark, jobs: Sequence[Job], parts: Path | None, workers: int, progress: Progress | None
-) -> Iterator[tuple[Job, Tried]]:
-    """Each job with its outcome, read where it was kept, run where not."""
-    total, count = sum(job.seeds for job in jobs), 0
-
-    def report(job: Job, seeds: int) -> None:
-        nonlocal count
-        count += seeds
-        if progress:
-            progress(job.method, count, total)
-
-    def keep(job: Job, tried: Tried) -> tuple[Job, Tried]:
-        if parts is not None:
-            _write_part(_part_path(parts, job), _identity(benchmark, job), tried)
-        return job, tried
-
-    todo = []
-    for job in jobs:
-        kept = _read_part(_part_path(parts, job), _identity(benchmark, job)) if parts is not None else None
-        if kept is None:
-            todo.append(job)
-        else:
-            report(job, job.seeds)
-            yield job, kept
-    if workers == 1 or len(todo) < 2:
-        for job in todo:
-            yield keep(job, _run_job(benchmark, job, functools.partial(report, job, 1)))
-        return
-    with single_threaded_workers(min(workers, len(todo)), workers_begin, (benchmark,)) as pool:
-        running = {pool.submit(workers_run, job): job for job in todo}
-        for future in as_completed(running):
-            job = running[future]
-            report(job, job.seeds)
-            yield keep(job, future.result())
+def default_trials(benchmark: Benchmark) -> int:
+    """The benchmark's own number of trials, or all that its smallest task has."""
+    return min(benchmark.trials, most_trials(benchmark))
 
 
-def _run_job(benchmark: Benchmark, job: Job, on_seed: Callable[[], None] | None = None) -> Tried:
+def most_trials(benchmark: Benchmark) -> int:
+    """Configurations of the smallest held-out task beyond its starts."""
+    given = 0 if benchmark.starts is None else benchmark.starts.shape[2]
+    return min(len(benchmark.archive.tasks[t].u) for t in benchmark.tested) - given
+
+
+def run_job(benchmark: Benchmark, job: Job, on_seed: Callable[[], None] | None) -> Tried:
+    """One job, in whatever process."""
     (method,) = methods_named([job.method]).values()
     return run_method(
         benchmark, method, job.space, trials=job.trials, seeds=job.seeds, key_seed=job.key_seed, on_seed=on_seed
     )
-
-
-_OF_WORKER: list[Benchmark] = []  # the benchmark of a worker process, sent once rather than with each job
-
-
-def workers_begin(benchmark: Benchmark) -> None:
-    """Of a worker process: what its jobs are about."""
-    _OF_WORKER[:] = [benchmark]
-
-
-def workers_run(job: Job) -> Tried:
-    """Of a worker process: one job."""
-    return _run_job(_OF_WORKER[0], job)
-
-
-def applicable_methods(benchmark: Benchmark) -> list[str]:
-    """Names of all methods that the benchmark's tables allow."""
-    shared = all(_space_is_shared(benchmark, space) for space in _tested_spaces(benchmark))
-    return [name for name, method in METHODS.items() if shared or not method.needs_shared]
 
 
 def run_method(
@@ -318,38 +251,13 @@ def published_runs(benchmark: Benchmark, trials: int, seeds: int) -> list[Method
     runs = []
     for name, curves in benchmark.published.items():
         regret = curves[benchmark.tested, :seeds, :trials]
-        if np.isfinite(regret).all():
+        if regret.shape[1:] == (seeds, trials) and np.isfinite(regret).all():
             runs.append(MethodRun(f"{name} (published)", regret, loss=None, published=benchmark.source))
     return runs
 
 
-def trials_to_reach(curve: np.ndarray, level: float) -> int | None:
-    """The first trial (from 1) at which a mean regret curve `[T]` is at or below `level`; None if it never is."""
-    reached = np.flatnonzero(np.asarray(curve) <= level)
-    return int(reached[0]) + 1 if len(reached) else None
-
-
-@functools.cache
-def versions() -> dict[str, str]:
-    """Versions of what figures depend on."""
-    from importlib.metadata import version
-
-    names = ("metahpo-jax", "jax", "jaxlib", "numpy", "scipy", "scikit-learn", "optax", "flax", "optimistix")
-    return {"python": platform.python_version()} | {name: _version(version, name) for name in names}
-
-
-def _version(version: Callable[[str], str], name: str) -> str:
-    from importlib.metadata import PackageNotFoundError
-
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"
-
-
 def _check(benchmark: Benchmark, methods: dict[str, Method], trials: int, seeds: int, workers: int) -> None:
-    given = 0 if benchmark.starts is None else benchmark.starts.shape[2]
-    most = min(len(benchmark.archive.tasks[t].u) for t in benchmark.tested) - given
+    most = most_trials(benchmark)
     if not 1 <= trials <= most:
         raise ConfigError(f"trials must be from 1 to {most}, the configurations of the smallest task, got {trials}.")
     if seeds < 1:
@@ -360,13 +268,25 @@ def _check(benchmark: Benchmark, methods: dict[str, Method], trials: int, seeds:
         )
     if workers < 1:
         raise ConfigError(f"workers must be at least 1, got {workers}.")
+    for name, method in methods.items():
+        if (obstacle := _obstacle(benchmark, method)) is not None:
+            raise SplitError(f"method {name!r} {obstacle}; leave it out.")
+
+
+def _obstacle(benchmark: Benchmark, method: Method) -> str | None:
+    """Why a method cannot run on a benchmark, None where it can."""
     for space in _tested_spaces(benchmark):
-        shared = _space_is_shared(benchmark, space)
-        for name, method in methods.items():
-            if method.needs_shared and not shared:
-                raise ConfigError(
-                    f"method {name!r} needs the same configurations on all tasks, which {benchmark.name} does not have; leave it out."
+        over = np.array([task.space == space for task in benchmark.archive.tasks])
+        if method.needs_shared and not _space_is_shared(benchmark, space):
+            return f"needs the same configurations on all tasks, which {benchmark.name} does not have"
+        for fold in benchmark.folds:
+            sources = int((fold.train & over).sum())
+            if (fold.test & over).any() and sources < method.needs_sources:
+                return (
+                    f"needs at least {method.needs_sources} training task(s) over the space {space!r}, of which fold {fold.name!r} of "
+                    f"{benchmark.name} leaves {sources}"
                 )
+    return None
 
 
 def _tested_spaces(benchmark: Benchmark) -> list[str]:
@@ -385,29 +305,3 @@ def _pad(array: np.ndarray, length: int, value: float) -> np.ndarray:
     out = np.full((length, *array.shape[1:]), value, array.dtype)
     out[: len(array)] = array
     return out
-
-
-def _part_path(parts: Path, job: Job) -> Path:
-    return parts / f"{job.method}--{quote(job.space, safe='')}.npz"
-
-
-def _identity(benchmark: Benchmark, job: Job) -> str:
-    folds = [[fold.name, *(np.flatnonzero(side).tolist() for side in fold[1:])] for fold in benchmark.folds]
-    starts = None if benchmark.starts is None else hashlib.sha256(benchmark.starts.tobytes()).hexdigest()
-    fields = [benchmark.name, benchmark.archive.content_hash, folds, starts, benchmark.raw_regret, job, versions()]
-    return hashlib.sha256(json.dumps(fields).encode()).hexdigest()
-
-
-def _read_part(path: Path, identity: str) -> Tried | None:
-    if not path.exists():
-        return None
-    with read_arrays(path) as part:
-        if str(part["identity"]) != identity:
-            return None
-        return Tried(part["tasks"], part["rows"], float(part["seconds"]), float(part["meta_seconds"]))
-
-
-def _write_part(path: Path, identity: str, tried: Tried) -> None:
-    content = io.BytesIO()
-    np.savez(content, identity=np.asarray(identity), **tried._asdict())
-    write_atomically(path, content.getvalue())

@@ -228,8 +228,8 @@ class BenchmarkResult:
                 "test_accuracy": None
                 if run.test_accuracy is None
                 else _by_trial(run.test_accuracy.mean(axis=(0, 1), dtype=np.float64)),
-                "seconds": float(run.seconds),
-                "meta_seconds": float(run.meta_seconds),
+                "seconds": None if run.published else float(run.seconds),
+                "meta_seconds": None if run.published else float(run.meta_seconds),
                 "note": run.note,
                 "published": run.published,
             }
@@ -323,8 +323,8 @@ def load(path: str | os.PathLike[str]) -> BenchmarkResult:
                 regret=curves[_key(name, "regret")],
                 loss=curves.get(_key(name, "loss")),
                 test_accuracy=curves.get(_key(name, "test_accuracy")),
-                seconds=float(summary["seconds"]),
-                meta_seconds=float(summary["meta_seconds"]),
+                seconds=float(summary["seconds"] or 0.0),
+                meta_seconds=float(summary["meta_seconds"] or 0.0),
                 note=str(summary["note"]),
                 published=str(summary.get("published", "")),
             )

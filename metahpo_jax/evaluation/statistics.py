@@ -95,6 +95,35 @@ def normalised_regret(incumbent: ArrayLike, best: ArrayLike, worst: ArrayLike) -
     return np.minimum(np.where((span > 0) | np.isinf(value), scaled, 0.0), 1.0)
 
 
+def expected_minimum(values: ArrayLike, trials: int) -> float:
+    """Expected least of `trials` values drawn without replacement: what random search reaches on a table, without sampling error.
+
+    Args:
+        values: `[N]`, regrets of a table's configurations, failures at the worst.
+        trials: From 1 to N.
+
+    >>> round(expected_minimum([0.0, 1.0, 2.0], 2), 6)
+    0.333333
+    """
+    from scipy.special import gammaln
+
+    ordered = np.sort(np.asarray(values, np.float64))
+    n = len(ordered)
+    if not 1 <= trials <= n:
+        raise ConfigError(f"trials must be from 1 to {n}, the number of values, got {trials}.")
+    # Rank i is the least where it is drawn and the others are drawn among the n - 1 - i above it.
+    above = np.arange(n - 1, trials - 2, -1)
+    log_share = gammaln(above + 1) - gammaln(above - trials + 2) - gammaln(trials)
+    log_share -= gammaln(n + 1) - gammaln(n - trials + 1) - gammaln(trials + 1)
+    return float(ordered[: len(above)] @ np.exp(log_share))
+
+
+def trials_to_reach(curve: ArrayLike, level: float) -> int | None:
+    """The first trial (from 1) at which a mean regret curve `[T]` is at or below `level`; None if it never is."""
+    reached = np.flatnonzero(np.asarray(curve) <= level)
+    return int(reached[0]) + 1 if len(reached) else None
+
+
 def average_ranks(regret: ArrayLike) -> NDArray[np.float64]:
     """Rank of each method at every task, seed and trial: 1 is best, ties share the average of their ranks.
 

@@ -4,6 +4,7 @@ from metahpo_jax.metadata.archive import Archive as Archive
 from metahpo_jax.metadata.archive import ArchivedTask as ArchivedTask
 from metahpo_jax.metadata.archive import Source as Source
 from metahpo_jax.metadata.archive import archive_of as archive_of
+from metahpo_jax.metadata.archive import share_of_range as share_of_range
 from metahpo_jax.metadata.archive import sources_of as sources_of
 from metahpo_jax.metadata.archive_store import is_archive as is_archive
 from metahpo_jax.metadata.archive_store import load_archive as load_archive

@@ -1,7 +1,7 @@
 """An archive: the general meta-dataset, in which every task has configurations and learning curves of its own.
 
 Public tables, one's own tables and the meta-datasets that this project records all become one, so that a benchmark asks nothing else.
-Failure is data: a failed run keeps the points it reached and is NaN after them. Nothing is ever imputed here.
+Failure is data: a failed run keeps the points it reached and is NaN after them; no future is ever imputed.
 """
 
 import functools
@@ -223,9 +223,22 @@ def sources_of(archive: Archive) -> list[Source]:
     """All tasks as training tasks; regret is the share of the table's range."""
     out = []
     for task in archive.tasks:
-        loss = task.scored.astype(np.float64)
-        span = np.ptp(loss)
-        out.append(
-            Source(task.name, task.u, task.scored, (loss - loss.min()) / (span if span > 0 else 1.0), task.descriptor)
-        )
+        (regret,) = share_of_range(task.scored[None])
+        out.append(Source(task.name, task.u, task.scored, regret, task.descriptor))
     return out
+
+
+def share_of_range(loss: np.ndarray) -> np.ndarray:
+    """Regret `[T, N]` of losses `[T, N]`: 0 for a task's best configuration, 1 for its worst; 0 where all are equal.
+
+    Raises:
+      DataError: when a loss is not finite.
+    """
+    loss = np.asarray(loss, np.float64)
+    if not np.isfinite(loss).all():
+        t, n = np.argwhere(~np.isfinite(loss))[0]
+        raise DataError(
+            f"loss of task {t}, configuration {n} is {loss[t, n]}; give the cap of the objective for failed runs."
+        )
+    low, high = loss.min(1, keepdims=True), loss.max(1, keepdims=True)
+    return (loss - low) / np.where(high > low, high - low, 1.0)

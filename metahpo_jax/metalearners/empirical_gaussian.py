@@ -31,8 +31,10 @@ class GaussianTheta(NamedTuple):
     own: Array  # `[N]` float32
 
 
-def count_gaussian(loss: np.ndarray) -> GaussianTheta:
+def count_gaussian(loss: np.ndarray, *, rows: int = 0) -> GaussianTheta:
     """Mean and shrunk covariance of losses `[T, N]` of training tasks, in their own unit.
+
+    The factor has `rows` rows if that is more than T (the rest are 0), so that counts of several folds can be stacked.
 
     Raises:
       DataError: with fewer than two tasks, which have no covariance.
@@ -43,7 +45,8 @@ def count_gaussian(loss: np.ndarray) -> GaussianTheta:
     mean = loss.mean(0)
     factor = (loss - mean) / np.sqrt(len(loss) - 1.0)
     own = SHRINKAGE * np.square(factor).sum(0)
-    arrays = (mean, np.sqrt(1.0 - SHRINKAGE) * factor, own)
+    padding = np.zeros((max(rows - len(factor), 0), factor.shape[1]))
+    arrays = (mean, np.sqrt(1.0 - SHRINKAGE) * np.concatenate([factor, padding]), own)
     return GaussianTheta(*(jnp.asarray(array, jnp.float32) for array in arrays))
 
 

@@ -3,28 +3,13 @@
 import jax.numpy as jnp
 import numpy as np
 
-from metahpo_jax.errors import BudgetError, DataError
+from metahpo_jax.errors import BudgetError
+from metahpo_jax.metadata import share_of_range
 from metahpo_jax.proposers.listed import PortfolioTheta
 
 OWN_PICKS = 6
 IMAGINED = 1000
 INDEPENDENT = 0.1
-
-
-def normalised(loss: np.ndarray) -> np.ndarray:
-    """Regret `[T, N]` of losses `[T, N]`: 0 for a task's best configuration, 1 for its worst; 0 where all are equal.
-
-    Raises:
-      DataError: when a loss is not finite.
-    """
-    loss = np.asarray(loss, np.float64)
-    if not np.isfinite(loss).all():
-        t, n = np.argwhere(~np.isfinite(loss))[0]
-        raise DataError(
-            f"loss of task {t}, configuration {n} is {loss[t, n]}; give the cap of the objective for failed runs."
-        )
-    low, high = loss.min(1, keepdims=True), loss.max(1, keepdims=True)
-    return (loss - low) / np.where(high > low, high - low, 1.0)
 
 
 def greedy_picks(regret: np.ndarray, size: int) -> np.ndarray:
@@ -84,12 +69,12 @@ def imagined(regret: np.ndarray) -> np.ndarray:
     mean, spread = regret.mean(0), regret.std(0)
     mixed = rng.standard_normal((IMAGINED, tasks)) @ (regret - mean) / np.sqrt(tasks)
     own = rng.standard_normal((IMAGINED, n)) * spread
-    return normalised(mean + np.sqrt(1.0 - INDEPENDENT) * mixed + np.sqrt(INDEPENDENT) * own)
+    return share_of_range(mean + np.sqrt(1.0 - INDEPENDENT) * mixed + np.sqrt(INDEPENDENT) * own)
 
 
 def learn_portfolio(u: np.ndarray, loss: np.ndarray, size: int) -> PortfolioTheta:
     """The greedy portfolio of configurations `u [N, D]` with losses `loss [T, N]` on the training tasks."""
-    return listed(u, greedy_picks(normalised(loss), size))
+    return listed(u, greedy_picks(share_of_range(loss), size))
 
 
 def listed(u: np.ndarray, picks: np.ndarray) -> PortfolioTheta:

@@ -42,10 +42,12 @@ def bo(
     score: Score | None = None,
     opening: Proposer | None = None,
     opening_trials: int = 3,
+    given_open: bool = False,
 ) -> Proposer:
     """Bayesian optimisation of `space` with any surrogate.
 
-    The first `opening_trials` trials are those of `opening`, if there is one. After that the surrogate is fitted,
+    The first `opening_trials` trials are those of `opening`, if there is one; with `given_open`, trials that were
+    given count among them. After that the surrogate is fitted,
     pending trials are believed to come out as it predicts (the kriging believer of Ginsbourger et al. 2010), and the
     untried candidate with the highest acquisition is proposed, ties broken at random. The loss to beat is the lowest
     prediction at the trials told so far, which noise does not lower. `score`, such as `acquisitions.thompson`,
@@ -83,7 +85,8 @@ def bo(
         if opening is None:
             return proposal, state
         opened, opening_state = opening.ask(opening_key, state.opening, history, candidates)
-        is_opening = history.asked(state.context) < opening_trials
+        opened_by = history.next_trial if given_open else history.asked(state.context)
+        is_opening = opened_by < opening_trials
         proposal = jax.tree.map(lambda a, b: jnp.where(is_opening, a, b), opened.replace(extras=()), proposal)
         return proposal, state.replace(opening=opening_state)
 
@@ -104,7 +107,7 @@ def gp_bo(
 ) -> Proposer:
     """The plain baseline: a Gaussian process that knows nothing before the first trial, opened with Sobol points.
 
-    `settings` are those of `surrogates.gp`. `opening` replaces the Sobol points.
+    `settings` are those of `surrogates.gp`. `opening` replaces the Sobol points; given trials serve as well as they do.
     """
     return bo(
         space,
@@ -112,6 +115,7 @@ def gp_bo(
         acquisition=acquisition,
         opening=opening or sobol(space),
         opening_trials=opening_trials,
+        given_open=True,
     )
 
 
