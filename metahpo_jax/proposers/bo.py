@@ -18,6 +18,7 @@ from metahpo_jax.surrogates.gp import gp
 
 Evaluate = Callable[[Array], Array]  # features `[n, F]` -> score `[n]`
 
+POOL_CHUNK = 2048  # candidates of a pool that are scored at once
 GLOBAL = 1024  # uniform points at which the continuous search starts
 LOCAL = 256  # perturbations of the incumbent
 REFINED = 8  # best of these that are climbed from
@@ -78,7 +79,7 @@ def bo(
             return model_score(score_key, surrogate, posterior, x, best)
 
         if candidates.u.shape[0] > 0:
-            row = _enumerate(space, choice_key, evaluate, history, candidates)
+            row = _enumerate(space, choice_key, evaluate, history, candidates, is_joint=score is not None)
             proposal = of_row(state.context, history, candidates, row)
         else:
             proposal = new_trial(state.context, history, -1, *search(choice_key, evaluate, history, x))
@@ -138,11 +139,23 @@ def _pick(key: Key, score: Array, eligible: Array) -> Array:
     return jnp.argmax(jnp.where(is_best, jax.random.uniform(key, score.shape, jnp.float32), -1.0)).astype(jnp.int32)
 
 
-def _enumerate(space: Space, key: Key, evaluate: Evaluate, history: History, candidates: Candidates) -> Array:
+def _enumerate(
+    space: Space, key: Key, evaluate: Evaluate, history: History, candidates: Candidates, *, is_joint: bool
+) -> Array:
     """Row `[]` of the best untried candidate; once all were tried, of the best one."""
-    score = evaluate(jax.vmap(space.features)(candidates.u, candidates.active))
+    x = jax.vmap(space.features)(candidates.u, candidates.active)
+    score = evaluate(x) if is_joint else _in_chunks(evaluate, x)
     free = untried(history, candidates)
     return _pick(key, score, jnp.where(jnp.any(free), free, candidates.mask))
+
+
+def _in_chunks(evaluate: Evaluate, x: Array) -> Array:
+    """Scores `[n]` of a pool `[n, F]`, `POOL_CHUNK` at a time: their covariances with the history then stay in the cache."""
+    n = x.shape[0]
+    if n <= POOL_CHUNK:
+        return evaluate(x)
+    padded = jnp.pad(x, ((0, -n % POOL_CHUNK), (0, 0)))
+    return jax.lax.map(evaluate, padded.reshape(-1, POOL_CHUNK, x.shape[1])).reshape(-1)[:n]
 
 
 def _search(
