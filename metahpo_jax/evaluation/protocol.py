@@ -22,6 +22,7 @@ from metahpo_jax.evaluation.methods import METHODS, Method, Training, methods_na
 from metahpo_jax.evaluation.results import BenchmarkResult, MethodRun
 from metahpo_jax.evaluation.statistics import incumbent, incumbent_trial
 from metahpo_jax.objectives import Table, table
+from metahpo_jax.surrogates.exact import MANY
 
 LEARN, RUN = 0, 1  # what the benchmark's key is folded with
 BLOCK = 2**20  # history rows x pool rows of the lanes that run side by side: what a core's cache holds in a few arrays
@@ -148,7 +149,7 @@ def _program(
     pools = [archive.tasks[t].u for t in tasks]
     shared = _is_shared(pools)
     largest = max(len(u) for u in pools)
-    block = _block_size(len(tasks), largest * (trials + given))
+    block = 1 if largest >= MANY else _block_size(len(tasks), largest * (trials + given))
     padded = np.resize(np.arange(len(tasks)), -(-len(tasks) // block) * block)  # the last block repeats the first tasks
     told = [archive.tasks[t].told for t in tasks]
     losses = np.stack([_pad(loss, largest, np.nan) for loss, _ in told])[padded]
@@ -181,18 +182,18 @@ def _program(
 
     @jax.jit
     def all_tasks(seed, starts, data, pool):
-        def of_block(block_data):
-            data, starts, own = block_data
-            axes = (None, 0, 0, 0, 0, 0, 0, 0 if own is not None else None)
-            numbers, losses, status, contexts, thetas = data
-            side_by_side = jax.vmap(one_task, axes)
-            return side_by_side(seed, numbers, losses, status, contexts, thetas, starts, pool if own is None else own)
+        side_by_side = jax.vmap(one_task, (None, 0, 0, 0, 0, 0, 0, None if shared else 0))
+        run = one_task if block == 1 else side_by_side
 
-        blocks = jax.tree.map(
-            lambda leaf: leaf.reshape(len(padded) // block, block, *leaf.shape[1:]),
-            (data, starts, None if shared else pool),
-        )
-        return jax.lax.map(of_block, blocks).reshape(len(padded), trials)[: len(tasks)]
+        def of_block(block_data):
+            (numbers, losses, status, contexts, thetas), starts, own = block_data
+            return run(seed, numbers, losses, status, contexts, thetas, starts, pool if shared else own)
+
+        everything = (data, starts, None if shared else pool)
+        if block > 1:
+            shape = (len(padded) // block, block)
+            everything = jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), everything)
+        return jax.lax.map(of_block, everything).reshape(len(padded), trials)[: len(tasks)]
 
     def one_seed(seed: Array, starts: Array | None) -> Array:
         return all_tasks(seed, None if starts is None else starts[padded], data, pool)
@@ -201,7 +202,10 @@ def _program(
 
 
 def _block_size(tasks: int, size: int) -> int:
-    """Number of tasks side by side, each of `size` entries: of even blocks, as few as keep one within `BLOCK`."""
+    """Number of tasks side by side, each of `size` entries: of even blocks, as few as keep one within `BLOCK`.
+
+    One by one for large pools, whose models are cut to what they have observed, which differs from task to task.
+    """
     most = max(1, min(tasks, BLOCK // max(size, 1)))
     return -(-tasks // -(-tasks // most))
 

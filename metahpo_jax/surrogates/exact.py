@@ -17,6 +17,9 @@ from metahpo_jax.base import Array, Key, PyTree
 from metahpo_jax.surrogates.kernels import Kernel, matern52, squared_distances
 from metahpo_jax.surrogates.linalg import factorise, gaussian_log_density, lower_inverse
 
+MANY = 2048  # points
+CUTS = (16, 32, 64, 128, 256, 512)
+
 
 class Parameters(struct.PyTreeNode):
     """Hyperparameters of a Gaussian process, on the scale of standardised targets."""
@@ -116,7 +119,28 @@ def condition_on(
 
 
 def predict(model: Model, posterior: Posterior, x: Array) -> tuple[Array, Array]:
-    """Mean `[n]` and variance `[n]` of the noise-free function at `x [n, F]`, in units of the targets."""
+    """Mean `[n]` and variance `[n]` of the noise-free function at `x [n, F]`, in units of the targets.
+
+    Many points at once cost what has been observed, not what there is room for: observed rows come first, so the rest is cut
+    off at the next power of two. (Under `vmap` all cuts would be computed: map over large pools instead.)
+    """
+    capacity = posterior.mask.shape[0]
+    cuts = [size for size in CUTS if size < capacity] if x.shape[0] >= MANY else []
+    if not cuts:
+        return _predict(model, posterior, x)
+    branch = jnp.searchsorted(jnp.asarray(cuts), jnp.sum(posterior.mask, dtype=jnp.int32))
+    at = [lambda x, size=size: _predict(model, _cut(posterior, size), x) for size in (*cuts, capacity)]
+    return jax.lax.switch(branch, at, x)
+
+
+def _cut(posterior: Posterior, size: int) -> Posterior:
+    """The posterior without rows beyond `size`, none of which is observed."""
+    rows = {name: getattr(posterior, name)[:size] for name in ("x", "y", "mask", "alpha")}
+    square = {name: getattr(posterior, name)[:size, :size] for name in ("chol", "inverse")}
+    return posterior.replace(**rows, **square)
+
+
+def _predict(model: Model, posterior: Posterior, x: Array) -> tuple[Array, Array]:
     mean, white = _project(model, posterior, x)
     prior = jnp.exp(posterior.params.log_outputscale)
     # Rounding may take the difference below what the precision can tell from 0.
