@@ -10,7 +10,7 @@ from metahpo_jax import acquisitions
 from metahpo_jax.base import Candidates, Evaluation, Objective, Status, Surrogate, no_candidates
 from metahpo_jax.driver import ask, search, search_on_host, start, tell
 from metahpo_jax.history import empty
-from metahpo_jax.proposers.bo import bo, gp_bo
+from metahpo_jax.proposers.bo import POOL_CHUNK, _in_chunks, bo, gp_bo
 from metahpo_jax.proposers.uniform import random
 from metahpo_jax.spaces import Choice, Float, Int, Space
 
@@ -171,3 +171,10 @@ def test_the_opening_comes_first():
         run = tell(proposer, run, proposal, evaluate(proposal, i))
         rows.append(int(proposal.row))
     assert rows[2] == lowest and lowest not in rows[:2]
+
+
+@pytest.mark.parametrize("n", [1, POOL_CHUNK, POOL_CHUNK + 1, 3 * POOL_CHUNK - 5])
+def test_chunks_of_a_pool_score_as_the_whole(n: int) -> None:
+    x = jnp.asarray(np.random.default_rng(0).random((n, 3)), jnp.float32)
+    score = jax.jit(lambda x: jnp.sum(x * x, axis=1))
+    np.testing.assert_array_equal(_in_chunks(score, x), score(x))

@@ -385,3 +385,17 @@ def test_learned_means_and_embeddings_fit_the_core(x64):
     far = jnp.full((1, 3), 1e3)  # the embedding saturates: only the mean is left to differ
     mean, _ = predict(model, posterior, far)
     assert abs(float(mean[0]) - float(jnp.sum(far @ weights))) < 100.0
+
+
+@pytest.mark.parametrize("n", [1, 16, 17, 40])
+def test_many_points_at_once_are_predicted_as_few_are(n: int) -> None:
+    """A large pool sees the posterior cut to what was observed: the same numbers to rounding."""
+    with jax.enable_x64(True):
+        params, x, y, mask = problem(n=n, capacity=64)
+        posterior = condition_on(Model(), params, x, y, mask)
+        points = np.random.default_rng(3).random((exact.MANY, x.shape[1]))
+        mean, variance = predict(Model(), posterior, points)
+        half = exact.MANY // 2
+        few = [predict(Model(), posterior, part) for part in (points[:half], points[half:])]
+    np.testing.assert_allclose(mean, np.concatenate([m for m, _ in few]), rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(variance, np.concatenate([v for _, v in few]), rtol=1e-8, atol=1e-12)

@@ -41,9 +41,10 @@ _KNOWN = {
     "GP (published)": "#1f83c4",
     "DNGO (published)": "#c9a227",
     "BOHAMIANN (published)": "#b07a8c",
-    "Deep GP (published)": "#4aa3a2",
+    "DGP (published)": "#4aa3a2",
     "RGPE (published)": "#9a7fc0",
     "TAF (published)": "#8fa34a",
+    "TST (published)": "#7d8f69",
     "FSBO (published)": "#d98880",
     "FSBO2 (published)": "#c2477f",
 }
