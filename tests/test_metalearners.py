@@ -61,7 +61,7 @@ def source(name: str, best: float, seed: int) -> Source:
 def test_a_forest_portfolio_covers_what_its_training_tasks_like() -> None:
     space = Space(x=Float(0.0, 1.0), y=Float(0.0, 1.0))
     pool = np.random.default_rng(9).random((300, 2)).astype(np.float32)
-    theta = forest_portfolio(Forests(space), [source("low", 0.2, 0), source("high", 0.8, 1)], pool, 5)
+    theta = forest_portfolio(Forests(space, [pool]), [source("low", 0.2, 0), source("high", 0.8, 1)], pool, 5)
     distance = np.linalg.norm(np.asarray(theta.u)[:, None] - np.array([0.2, 0.8])[None, :, None], axis=2).min(0)
     assert (distance < 0.1).all(), "both optima are visited"
     assert all((row == pool).all(1).any() for row in np.asarray(theta.u)), "each is a configuration of the pool"
@@ -69,4 +69,5 @@ def test_a_forest_portfolio_covers_what_its_training_tasks_like() -> None:
 
 def test_a_forest_portfolio_needs_training_tasks() -> None:
     with pytest.raises(SplitError, match="at least one training task"):
-        forest_portfolio(Forests(tiny_space()), [], np.zeros((3, 4), np.float32), 2)
+        pool = np.zeros((3, 4), np.float32)
+        forest_portfolio(Forests(tiny_space(), [pool]), [], pool, 2)

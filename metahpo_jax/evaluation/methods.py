@@ -53,14 +53,15 @@ def _portfolio(picks: Callable[[np.ndarray, int], np.ndarray], most: int | None 
 
     def learn(folds: Sequence[Training], key: Key) -> list[list[PortfolioTheta]]:
         del key
-        forests = Forests(folds[0].space)
+        shared = all(fold.shared for fold in folds)
+        forests = None if shared else Forests(folds[0].space, [pool for fold in folds for pool in fold.pools])
         return [_portfolios(fold, forests, picks, most or max(fold.trials, 16)) for fold in folds]
 
     return learn
 
 
-def _portfolios(fold: Training, forests: Forests, picks: Callable, size: int) -> list[PortfolioTheta]:
-    if fold.shared:
+def _portfolios(fold: Training, forests: Forests | None, picks: Callable, size: int) -> list[PortfolioTheta]:
+    if forests is None:
         pool = fold.pools[0]
         return [listed(pool, picks(fold.regret(), min(size, len(pool))))] * len(fold.pools)
     # One length for all, since thetas are stacked: a list longer than its pool starts over.

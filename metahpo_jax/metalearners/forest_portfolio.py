@@ -20,40 +20,40 @@ MOST_ROWS = 20_000  # of a training task, drawn once: more change the ranks litt
 
 
 class Forests:
-    """The forest of each training task, fitted when first asked for and kept: folds share training tasks, targets share pools."""
+    """What each training task would say of each of the targets' pools, predicted when first asked for.
 
-    def __init__(self, space: Space):
+    Folds share training tasks, so a forest is fitted once; it predicts all pools in one go, which is mostly what it costs.
+    """
+
+    def __init__(self, space: Space, pools: Sequence[np.ndarray]):
         self._space = space
-        self._features: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        self._ranks: dict[tuple[str, int], np.ndarray] = {}
-        self._forests: dict[str, object] = {}
+        self._pools = {id(pool): pool for pool in pools}
+        ends = np.cumsum([len(pool) for pool in self._pools.values()])
+        self._slices = {
+            key: slice(end - len(pool), end) for (key, pool), end in zip(self._pools.items(), ends, strict=True)
+        }
+        self._features = self._features_of(np.concatenate(list(self._pools.values())))
+        self._ranks: dict[str, np.ndarray] = {}
 
     def ranks(self, source: Source, pool: np.ndarray) -> np.ndarray:
         """Predicted normalised rank `[n]` of each configuration of `pool [n, D]` on a training task: 0 best, 1 worst."""
-        key = source.name, id(pool)
-        if key not in self._ranks:
-            if source.name not in self._forests:
-                self._forests[source.name] = self._fit(source)
-            self._ranks[key] = self._forests[source.name].predict(self._features_of(pool))  # type: ignore[attr-defined]  # of scikit-learn
-        return self._ranks[key]
+        if source.name not in self._ranks:
+            self._ranks[source.name] = self._predict(source)
+        return self._ranks[source.name][self._slices[id(pool)]]
 
-    def _fit(self, source: Source) -> object:
+    def _predict(self, source: Source) -> np.ndarray:
         from scipy.stats import rankdata
         from sklearn.ensemble import ExtraTreesRegressor
 
-        rng = np.random.default_rng(0)
-        n = len(source.u)
-        rows = rng.permutation(n)[:MOST_ROWS]
-        rank = (rankdata(source.loss) - 1.0) / max(n - 1, 1)
+        rows = np.random.default_rng(0).permutation(len(source.u))[:MOST_ROWS]
+        rank = (rankdata(source.loss) - 1.0) / max(len(source.u) - 1, 1)
         forest = ExtraTreesRegressor(TREES, min_samples_leaf=MIN_LEAF, random_state=0)
-        return forest.fit(self._features_of(source.u)[rows], rank[rows])
+        forest.fit(self._features_of(source.u[rows]), rank[rows])
+        return forest.predict(self._features)
 
     def _features_of(self, u: np.ndarray) -> np.ndarray:
-        # The pool is kept beside its features: an identity means nothing once its owner is gone.
-        if id(u) not in self._features:
-            on_device = jnp.asarray(u)
-            self._features[id(u)] = u, np.asarray(self._space.features(on_device, self._space.active(on_device)))
-        return self._features[id(u)][1]
+        on_device = jnp.asarray(u)
+        return np.asarray(self._space.features(on_device, self._space.active(on_device)))
 
 
 def forest_portfolio(forests: Forests, sources: Sequence[Source], pool: np.ndarray, size: int) -> PortfolioTheta:
