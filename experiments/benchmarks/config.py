@@ -35,7 +35,7 @@ EMPIRICAL_GAUSSIAN = {
 DEVIATIONS = (
     3.0  # standard errors that our random search, and the reference of it, may lie away from the exact expectation
 )
-TOLERANCE = 0.0005  # of the other two: rounding of the reference, and ties
+TOLERANCE = 0.001  # of the other two: references above .1 are printed with three digits, some of them rounded twice
 
 LEARNED_EARLY = {
     "lcbench": (1, 5, 10),
