@@ -59,24 +59,25 @@ def run_jobs(
             _write_part(_part_path(parts, job), _identity(benchmark, job), tried)
         return job, tried
 
-    todo = []
+    missing = []
     for job in jobs:
         kept = _read_part(_part_path(parts, job), _identity(benchmark, job)) if parts is not None else None
         if kept is None:
-            todo.append(job)
+            missing.append(job)
         else:
             report(job, job.seeds)
             yield job, kept
-    if workers == 1 or len(todo) < 2:
-        for job in todo:
+    if workers == 1 or len(missing) < 2:
+        for job in missing:
             yield keep(job, run(benchmark, job, functools.partial(report, job, 1)))
         return
-    with single_threaded_workers(min(workers, len(todo)), _begin, (benchmark, run)) as pool:
-        running = {pool.submit(_work, job): job for job in todo}
+    with single_threaded_workers(min(workers, len(missing)), _begin, (benchmark, run)) as pool:
+        running = {pool.submit(_work, job): job for job in missing}
         for future in as_completed(running):
             job = running[future]
+            tried = future.result()
             report(job, job.seeds)
-            yield keep(job, future.result())
+            yield keep(job, tried)
 
 
 _OF_WORKER: list[

@@ -84,11 +84,13 @@ def _pretrain(folds: Sequence[Training], key: Key) -> list[list[PretrainedGP]]:
     return [[PretrainedGP(prior, opening) for opening in pools] for prior, pools in zip(priors, openings, strict=True)]
 
 
+_learn_portfolio = _portfolio(greedy_picks)
+
 METHODS: dict[str, Method] = {
     "random": Method(lambda space, theta: random(space)),
     "sobol": Method(lambda space, theta: sobol(space)),
     "grid": Method(lambda space, theta: grid(space)),
-    "portfolio": Method(lambda space, theta: portfolio(theta, space), _portfolio(greedy_picks), needs_sources=1),
+    "portfolio": Method(lambda space, theta: portfolio(theta, space), _learn_portfolio, needs_sources=1),
     "portfolio_imagined": Method(
         lambda space, theta: portfolio(theta, space), _portfolio(imagined_picks), needs_shared=True, needs_sources=1
     ),
@@ -102,17 +104,16 @@ METHODS: dict[str, Method] = {
 
 def portfolio_then(method: Method, trials: int = THEN_TRIALS) -> Method:
     """The method after `trials` picks of the portfolio, which it finds in its history."""
-    list_of = METHODS["portfolio"]
 
     def learn(folds: Sequence[Training], key: Key) -> list[list[Any]]:
-        openings = list_of.learn(folds, key)  # type: ignore[misc]  # the portfolio learns
+        openings = _learn_portfolio(folds, key)
         if method.learn is None:
             return [[(opening, ()) for opening in pools] for pools in openings]
         thetas = method.learn(folds, key)
         return [list(zip(*both, strict=True)) for both in zip(openings, thetas, strict=True)]
 
     def propose(space: Space, theta: Any) -> Proposer:
-        return then(list_of.propose(space, theta[0]), trials, method.propose(space, theta[1]))
+        return then(portfolio(theta[0], space), trials, method.propose(space, theta[1]))
 
     return Method(propose, learn, method.needs_shared, max(1, method.needs_sources))
 
