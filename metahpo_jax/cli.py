@@ -1,5 +1,6 @@
 """The `metahpo` command: make meta-datasets, compare methods on them, see the demo."""
 
+import contextlib
 import os
 import sys
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ EPILOGUE = """examples:
   metahpo demo
   metahpo bench --benchmark tabular --methods random,portfolio,gp,pretrained_gp --trials 50 --seeds 5 --out tabular.json
   metahpo build --family tabular --tasks 48 --configurations 256 --out my_metadataset
+  metahpo look my_metadataset --out look.html
   metahpo import runs.csv --space space.toml --task dataset --loss error --out my_table
   metahpo bench --benchmark my_table --methods random,portfolio,gp --trials 20 --out my_table.json
   metahpo bench --benchmark lcbench --data DATA --out lcbench.json
@@ -29,17 +31,31 @@ class Build:
     """Train the same configurations on many data sets and record every learning curve (resumable)."""
 
     out: Path
-    """Folder of the meta-dataset. Finished parts are kept in OUT.parts until it is complete."""
+    """Folder of the meta-dataset. What is finished is kept in OUT.log until all is."""
     family: str = "tabular"
-    """Data sets: tabular (needs the extra [datasets]) or bundled (scikit-learn's own)."""
-    tasks: int = 48
-    """How many data sets, in the order of the catalogue."""
+    """Tasks: tabular (needs the extra [datasets]), images (likewise), or bundled (scikit-learn's own data sets)."""
+    tasks: int | None = None
+    """How many, in the order of the family; all of them by default."""
     configurations: int = 256
     """How many scrambled-Sobol points of the space of networks."""
+    again: int = 0
+    """So many of them are trained a second time with other weights and minibatches, into OUT-again: what noise is measured by."""
+    data: Path | None = None
+    """Folder of further images: fashion-mnist/, cifar-10-batches-bin/, NPZ files."""
     seed: int = 0
     """Of the configurations, initial weights and minibatches."""
-    workers: int = 2
-    """Worker processes of one thread each."""
+    devices: int = 0
+    """Host devices that share the work on a CPU; 0 is one per core."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """Draw a meta-dataset on one page: learning curves, which hyperparameters matter, what is covered, which tasks are alike."""
+
+    dataset: tyro.conf.Positional[str]
+    """Folder of a meta-dataset, or tabular or bundled."""
+    out: Path = Path("look.html")
+    """The page: self-contained."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +149,7 @@ def main(arguments: list[str] | None = None) -> int:
         | Annotated[Report, tyro.conf.subcommand("report")]
         | Annotated[Build, tyro.conf.subcommand("build")]
         | Annotated[Import, tyro.conf.subcommand("import")]
+        | Annotated[Look, tyro.conf.subcommand("look")]
     )
     try:
         command = tyro.cli(
@@ -141,10 +158,15 @@ def main(arguments: list[str] | None = None) -> int:
             args=arguments,
             description=f"Meta-learned hyperparameter optimisation.\n\n{EPILOGUE}",
         )
-        runner = {Build: run_build, Bench: run_bench, Report: run_report, Demo: run_demo, Import: run_import}[
-            type(command)
-        ]
-        runner(command)
+        runners = {
+            Build: run_build,
+            Bench: run_bench,
+            Report: run_report,
+            Demo: run_demo,
+            Import: run_import,
+            Look: run_look,
+        }
+        runners[type(command)](command)
     except MetaHPOError as error:
         print(f"metahpo: {error}", file=sys.stderr)
         return 2
@@ -154,32 +176,60 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def share_cores(devices: int = 0) -> None:
+    """Splits a CPU into host devices: so many, or one per core where JAX has not started in this process (else it stays as it is)."""
+    from metahpo_jax.population import configure
+
+    if devices:
+        configure(devices=devices)
+    else:
+        with contextlib.suppress(ConfigError):
+            configure()
+
+
 def run_build(command: Build) -> None:
     """`metahpo build`."""
     from rich.console import Console
 
-    from metahpo_jax.learners import capacities
+    if command.devices < 0 or command.again < 0:
+        raise ConfigError(f"devices and again must be at least 0, got {command.devices} and {command.again}.")
+    share_cores(command.devices)
     from metahpo_jax.metadata import save_metadataset, summarise
-    from metahpo_jax.metadata.builder import assemble, build, make_plan
-    from metahpo_jax.population import POINTS, R
+    from metahpo_jax.metadata.builder import build, make_plan
 
-    if command.workers < 1:
-        raise ConfigError(f"workers must be at least 1, got {command.workers}.")
-    parts = Path(f"{command.out}.parts")
-    plan = make_plan(command.family, command.tasks, command.configurations, command.seed)
+    plan = make_plan(command.family, command.tasks, command.configurations, command.seed, command.data)
     console = Console()
     console.print(
-        f"{len(plan.tasks)} data sets x {plan.configurations} configurations x {len(POINTS)} points up to {R:,} samples, "
-        f"in at most {len(capacities())} capacities per task shape"
+        f"{len(plan.tasks)} tasks x {plan.configurations} configurations x {len(plan.points)} points up to {plan.samples:,} samples"
     )
-    with _bar("training") as update:
-        for done, total in build(plan, parts, workers=command.workers):
-            update(done, total)
-    dataset = assemble(plan, parts)
-    save_metadataset(dataset, command.out)
-    for name, value in summarise(dataset).items():
-        console.print(f"{name}: {value}")
-    console.print(f"written to {command.out}; {parts} can be deleted")
+    jobs = [(plan, command.out)]
+    if command.again:
+        jobs.append((plan.again(min(command.again, plan.configurations)), Path(f"{command.out}-again")))
+    for job, out in jobs:
+        log = Path(f"{out}.log")
+        with _bar("training") as update:
+            dataset = build(
+                job,
+                log,
+                lambda now: update(now.done, now.total, f"{now.per_second:.1f} trainings/s, {now.gflops:.1f} GFLOP/s"),
+            )
+        save_metadataset(dataset, out)
+        for name, value in summarise(dataset).items():
+            console.print(f"{name}: {value}")
+        for name, value in dataset.provenance[0].items():
+            console.print(f"{name}: {value}")
+        console.print(f"written to {out}; {log} can be deleted")
+
+
+def run_look(command: Look) -> None:
+    """`metahpo look`."""
+    from metahpo_jax.evaluation import require_writable_file
+    from metahpo_jax.evaluation.survey import write_survey
+    from metahpo_jax.metadata import load_metadataset
+
+    require_writable_file(command.out)
+    write_survey(command.out, load_metadataset(command.dataset, strict=False))
+    print(f"written to {command.out}")
 
 
 def run_import(command: Import) -> None:
@@ -280,6 +330,7 @@ def run_report(command: Report) -> None:
 
 def run_demo(command: Demo) -> None:
     """`metahpo demo`."""
+    share_cores()
     from metahpo_jax.demo import run
 
     with _bar("starting") as update:

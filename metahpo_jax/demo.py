@@ -15,7 +15,7 @@ from metahpo_jax.evaluation.protocol import LEARN, RUN
 from metahpo_jax.evaluation.report import Figure, ParallelCoordinates, Section, Table, Text, write_report
 from metahpo_jax.evaluation.report import Trials as TrialTable
 from metahpo_jax.evaluation.table import caption, cells
-from metahpo_jax.learners import mlp_space
+from metahpo_jax.learners import mlp_family, mlp_space
 from metahpo_jax.metadata import MetaDataset, load_metadataset
 from metahpo_jax.metadata.builder import task_id
 from metahpo_jax.metalearners import STEPS, learn_portfolio, learn_theta, pretrained_gp
@@ -27,7 +27,6 @@ from metahpo_jax.tasks import Task, TaskShape, bundled, check_disjoint, to_task
 TASKS = ("digits", "breast_cancer", "wine")
 SHAPE = TaskShape(rows=4096, eval_rows=1024, features=64, classes=32)  # one for all three: a third of the compilations
 BUDGETS = (1, 5, 10, 15)
-WORKERS = 2
 QUICK_STEPS = 20
 PROTOCOL = (
     "Networks really trained ({samples:,} samples each) on data sets that no method has learned from. Regret is against the best "
@@ -59,13 +58,13 @@ def run(out: Path, *, trials: int, seeds: int, seed: int, quick: bool, progress:
     tasks = [to_task(family.load(name), SHAPE) for name in TASKS]
 
     def evaluate(task: int, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        training_key = run_key(jax.random.key(seed), task_id(TASKS[task]), 0)
+        training_key = run_key(jax.random.key(seed), task_id(TASKS[task]), 0)[None, None]
         result = train_population(
-            training_key, u, tasks[task], horizon=horizon, points=points, workers=WORKERS, coarse=True
+            mlp_family(), u, [tasks[task]], training_key, horizon=horizon, points=points, coarse=True
         )
         # Capped as the recorded losses are; np.minimum keeps the NaN of a diverged run.
-        loss = np.minimum(np.asarray(result.curve.valid_loss)[:, -1], float(tasks[task].prior_entropy))
-        return loss, np.asarray(result.curve.test_accuracy)[:, -1]
+        loss = np.minimum(np.asarray(result.curve.valid_loss)[0, 0, :, -1], float(tasks[task].prior_entropy))
+        return loss, np.asarray(result.curve.test_accuracy)[0, 0, :, -1]
 
     began = time.perf_counter()
     space = mlp_space()

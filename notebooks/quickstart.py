@@ -74,6 +74,7 @@ prior.name
 # And tune something new. `train` really trains a network on scikit-learn's wine data, which is not among the recorded ones.
 
 # %%
+from metahpo_jax.learners import mlp_family
 from metahpo_jax.population import train_population
 from metahpo_jax.tasks import bundled
 
@@ -83,8 +84,8 @@ wine = bundled().task("wine")
 def train(config):
     """Validation log-loss of one network, capped where it has learned nothing."""
     point = recorded.space.encode(config)[None].astype(np.float32)
-    result = train_population(jax.random.key(0), point, wine, coarse=True)
-    return float(np.nan_to_num(result.curve.valid_loss[0, -1], nan=np.inf).clip(max=float(wine.prior_entropy)))
+    result = train_population(mlp_family(), point, [wine], jax.random.key(0)[None, None], coarse=True)
+    return float(np.nan_to_num(result.curve.valid_loss[0, 0, 0, -1], nan=np.inf).clip(max=float(wine.prior_entropy)))
 
 
 learned = mh.minimize(train, recorded.space, trials=8, prior=prior)

@@ -1,10 +1,14 @@
 """Small made-up inputs that several test files share."""
 
+from typing import Any
+
+import jax.numpy as jnp
 import numpy as np
 
 from metahpo_jax.base import Status
 from metahpo_jax.metadata import Archive, ArchivedTask, MetaDataset, TaskRecord
 from metahpo_jax.spaces import Choice, Float, Int, Space
+from metahpo_jax.tasks import Split, Task
 
 
 def tiny_space() -> Space:
@@ -113,3 +117,23 @@ def tiny_archive(seed: int = 0) -> Archive:
             )
         )
     return Archive("tiny-archive", spaces, tuple(tasks), metric="squared error")
+
+
+def make_task(dtype: Any = np.float32, rows=300, features=6, classes=3, padded=(8, 4), seed=0) -> Task:
+    """A learnable three-class problem with padded features and classes."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((rows, features))
+    y = np.argmax(x @ rng.standard_normal((features, classes)) + 0.3 * rng.standard_normal((rows, classes)), 1)
+    wide = np.zeros((rows, padded[0]))
+    wide[:, :features] = x
+
+    def split(low: int, high: int) -> Split:
+        return Split(
+            jnp.asarray(wide[low:high], dtype), jnp.asarray(y[low:high], jnp.int32), jnp.asarray(high - low, jnp.int32)
+        )
+
+    return Task(
+        train=split(0, 200), valid=split(200, 250), test=split(250, 300), class_mask=jnp.arange(padded[1]) < classes,
+        n_features=jnp.asarray(features, jnp.int32), prior_entropy=jnp.asarray(1.1, jnp.float32),
+        descriptor=jnp.zeros(0, jnp.float32), descriptor_mask=jnp.zeros(0, bool),
+    )  # fmt: skip

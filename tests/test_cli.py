@@ -95,7 +95,7 @@ BAD = {
         ["build", "--family", "bundled", "--tasks", "1", "--out", "{tmp}/file/d"],
         "file",
     ),
-    "no workers": (["build", "--family", "bundled", "--workers", "0", "--out", "{tmp}/d"], "workers"),
+    "too few devices": (["build", "--family", "bundled", "--devices", "-1", "--out", "{tmp}/d"], "devices"),
 }
 
 

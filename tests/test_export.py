@@ -7,12 +7,14 @@ import pytest
 from helpers import tiny_metadataset, tiny_space
 from jax import export
 
-from metahpo_jax import driver, population
+from metahpo_jax import driver
 from metahpo_jax.base import Candidates, Evaluation, no_candidates
-from metahpo_jax.learners import Capacity, mlp_configs, mlp_space
+from metahpo_jax.learners import mlp_family
 from metahpo_jax.metadata import archive_of, sources_of
 from metahpo_jax.metalearners import learn_portfolio
 from metahpo_jax.metalearners.pretrained_gp import PretrainedGP, draw_tasks, pretrained_gp, pretraining, training_table
+from metahpo_jax.population.plan import shape_of
+from metahpo_jax.population.programs import Schedule, group_program
 from metahpo_jax.proposers import gp_bo, grid, portfolio, random, resume_best, sobol
 from metahpo_jax.surrogates.pretrained import theta_template
 from metahpo_jax.training import program
@@ -59,14 +61,14 @@ def test_ask_and_tell_export(name: str, pool: bool) -> None:
 
 
 def test_training_a_population_exports() -> None:
-    from test_mlp import make_task
+    from helpers import make_task
 
-    config, touched = mlp_configs(np.full((1, mlp_space().size), 0.4, np.float32))
-    h = jax.tree.map(jnp.asarray, config)
-    step = population.program(Capacity(*touched[0]), 768, (256, 768))
-    exported(
-        lambda data, h, task: step(jax.random.wrap_key_data(data), h, task), jnp.zeros(2, jnp.uint32), h, make_task()
-    )
+    family = mlp_family()
+    config, touched = family.configs(np.full((1, family.space.size), 0.4, np.float32))
+    h = jax.tree.map(lambda x: jnp.asarray(x)[None, None], config)
+    task = jax.tree.map(lambda x: jnp.asarray(x)[None, None], make_task())
+    step = group_program(family.learner(touched[0], shape_of(make_task()), 768, (256, 768)), Schedule(768, (256, 768)))
+    exported(step, jnp.zeros((1, 1, 2), jnp.uint32), h, task)
 
 
 def test_meta_training_exports() -> None:

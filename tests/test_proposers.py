@@ -228,7 +228,7 @@ def test_resume_best_promotes_the_best_third_at_thrice_the_fidelity() -> None:
 
 def test_a_live_trial_resumes_where_it_stopped() -> None:
     """Successive halving over real training: scan and Python loop agree, and a promoted trial equals one that never stopped."""
-    from test_mlp import make_task
+    from helpers import make_task
 
     from metahpo_jax.base import training_keys
     from metahpo_jax.learners import Capacity, MLPConfig, mlp
@@ -242,7 +242,10 @@ def test_a_live_trial_resumes_where_it_stopped() -> None:
         whole, none = jnp.asarray(16, jnp.int32), jnp.zeros((), jnp.int32)
         zero = jnp.zeros((), jnp.float32)
         rate = space.values(u)["rate"].astype(jnp.float32)
-        return MLPConfig(whole, none + 1, none, none + 2, none, rate, zero, zero, zero)
+        return MLPConfig(
+            accumulate=none + 1, optimiser=none + 2, schedule=none, learning_rate=rate, weight_decay=zero, label_smoothing=zero,
+            width=whole, activation=none, dropout=zero,
+        )  # fmt: skip
 
     objective = live(key, learner, task, hyperparameters)
     ctx, proposer = space.context(budget=13, max_fidelity=432.0), resume_best(random(space), width=9)

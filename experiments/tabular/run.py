@@ -115,7 +115,9 @@ def meta_training_cost(dataset: MetaDataset, runs: dict[str, MethodRun]) -> dict
     learn_theta(dataset, jax.random.key(config.SEED))
     pretraining = time.perf_counter() - began
     parts = [entry for entry in dataset.provenance if "seconds" in entry]
-    per_training = sum(entry["seconds"] for entry in parts) / sum(entry["configurations"] for entry in parts)
+    per_training = sum(entry["seconds"] for entry in parts) / sum(
+        entry["trainings"] if "trainings" in entry else entry["configurations"] for entry in parts
+    )
     plain = runs["gp"].regret.mean((0, 1))
     learned = runs["pretrained_gp"].regret.mean((0, 1))
     saved = {}

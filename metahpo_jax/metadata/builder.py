@@ -1,71 +1,118 @@
-"""Building a meta-dataset: the same configurations really trained on every task, in resumable parts, by worker processes.
+"""Building a meta-dataset: the same configurations really trained on every task, in a build that can be stopped and resumed.
 
-A unit is one capacity on one task shape: its program is compiled once and run for every task of that shape. Each (task, capacity)
-that is done is a part on disk, so a build that is killed loses at most the one part that each worker was training.
+The engine (`metahpo_jax.population`) does the training and writes every finished call to a log beside the result; this module says what is
+trained, and makes a `MetaDataset` of what came of it.
 """
 
 import hashlib
-import io
 import json
 import os
 import platform
-import time
 import zlib
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, wait
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
 from scipy.stats import qmc
 
 from metahpo_jax.base import Status, run_key
-from metahpo_jax.errors import ConfigError, StoreError
-from metahpo_jax.files import read_arrays, write_atomically
-from metahpo_jax.learners import Capacity, mlp_configs, mlp_space
+from metahpo_jax.errors import ConfigError
+from metahpo_jax.learners import LearnerFamily, cnn_family, mlp_family
+from metahpo_jax.learners.settings import BATCHES, MICRO_BATCHES
 from metahpo_jax.metadata.schema import MetaDataset, TaskRecord
-from metahpo_jax.population import CURVE_FIELDS, POINTS, R, train_population
-from metahpo_jax.processes import single_threaded_workers
-from metahpo_jax.tasks import DESCRIPTORS, DataSet, TaskFamily, TaskShape, bundled, shape_bucket, tabular, to_task
+from metahpo_jax.metadata.store import save_metadataset
+from metahpo_jax.population import CURVE_FIELDS, POINTS, Progress, R, ResultLog, train_population
+from metahpo_jax.spaces import Space
+from metahpo_jax.tasks import DataSet, Task, TaskShape, bundled, image_tasks, tabular
 
-FAMILIES: dict[str, Callable[[], TaskFamily]] = {"tabular": tabular, "bundled": bundled}
-RECIPE = 1  # raise it when the learner or the data sets change, so that older parts are refused
-MAX_FEATURES = 64  # wider sets would need programs of their own for a handful of tasks
+RECIPE = 2  # raise it when a learner or the data sets change, so that older logs are refused
+MAX_FEATURES = 64  # wider tables would need programs of their own for a handful of tasks
+IMAGE_SAMPLES = R // 3
+
+
+class Tasks(Protocol):
+    """What a family of tasks offers: `TaskFamily`, `CsvFamily`, `ImageFamily`."""
+
+    descriptors: tuple[str, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]: ...  # noqa: D102
+    def load(self, name: str) -> DataSet: ...  # noqa: D102
+    def shape(self, name: str) -> TaskShape: ...  # noqa: D102
+    def task(self, name: str, shape: TaskShape | None = None) -> Task: ...  # noqa: D102
+
+
+class Edition(NamedTuple):
+    """What `metahpo build` knows by name: where the tasks come from, what is trained on them, and for how many samples."""
+
+    tasks: Callable[[Path | None], Tasks]  # the folder of further data
+    learner: Callable[[], LearnerFamily]
+    samples: int
+    most_features: int
+
+
+def image_networks() -> LearnerFamily:
+    """Small convolutional networks over learning rate, batch size, blocks and dropout."""
+    return cnn_family(
+        channels=16, kernel=3, activation="relu", optimiser="momentum", weight_decay=1e-4, label_smoothing=0.0, schedule="cosine"
+    )  # fmt: skip
+
+
+EDITIONS: dict[str, Edition] = {
+    "tabular": Edition(lambda _: tabular(), mlp_family, R, MAX_FEATURES),
+    "bundled": Edition(lambda _: bundled(), mlp_family, R, MAX_FEATURES),
+    "images": Edition(image_tasks, image_networks, IMAGE_SAMPLES, 256),
+}
 
 
 @dataclass(frozen=True)
 class BuildPlan:
-    """What is trained: enough to make every part again."""
+    """What is trained: enough to train it again."""
 
-    family: str
+    name: str
+    family: Tasks
+    learner: LearnerFamily
     tasks: tuple[str, ...]
     configurations: int
-    seed: int
+    seed: int = 0
+    training_seed: int = 0  # of weights and minibatches
+    samples: int = R
 
     @property
-    def identity(self) -> str:
-        """Text that parts of one build share and parts of another do not."""
-        fields = [RECIPE, self.family, self.configurations, self.seed, mlp_space().hash, R, POINTS]
+    def points(self) -> tuple[int, ...]:
+        """Samples at which curves are recorded: shares of a run as in `POINTS`, in whole micro-batches, none before the first update."""
+        micro = MICRO_BATCHES[-1]
+        near = {max(BATCHES[-1], micro * round(point * self.samples / R / micro)) for point in POINTS}
+        return tuple(sorted(near))
+
+    @property
+    def u(self) -> np.ndarray:
+        """The configurations, `[N, D]` float32."""
+        return configurations(self.learner.space, self.configurations, self.seed)
+
+    def identity(self, data: list[DataSet]) -> str:
+        """Text that runs of one build share and runs of another do not: settings and contents."""
+        sums = [zlib.crc32(d.x_train.tobytes() + d.y_train.tobytes() + d.x_valid.tobytes()) for d in data]
+        fields = [
+            RECIPE, self.name, self.learner.name, self.learner.space.hash, self.tasks, self.configurations, self.seed, self.training_seed,
+            self.points, sums,
+        ]  # fmt: skip
         return hashlib.sha256(json.dumps(fields).encode()).hexdigest()
 
-
-@dataclass(frozen=True)
-class Unit:
-    """One compiled program's work: `rows` of the configurations on `tasks`, which share a shape."""
-
-    plan: BuildPlan
-    shape: TaskShape
-    capacity: Capacity
-    rows: tuple[int, ...]
-    tasks: tuple[str, ...]
-    parts: str  # directory
+    def again(self, configurations: int) -> "BuildPlan":
+        """The first configurations a second time, with other weights and minibatches: what noise is measured by."""
+        return replace(
+            self, name=f"{self.name}-again", configurations=configurations, training_seed=self.training_seed + 1
+        )
 
 
-def configurations(count: int, seed: int) -> np.ndarray:
-    """Scrambled Sobol points (Owen 1998) of `mlp_space()`, snapped, `[count, D]` float32."""
-    space = mlp_space()
-    points = qmc.Sobol(space.size, scramble=True, rng=np.random.default_rng(seed)).random(count)
+def configurations(space: Space, count: int, seed: int) -> np.ndarray:
+    """Scrambled Sobol points (Owen 1998) of a space, snapped, `[count, D]` float32; fewer are the first of more."""
+    sequence = qmc.Sobol(space.size, scramble=True, rng=np.random.default_rng(seed))
+    points = sequence.random_base2(max(count - 1, 1).bit_length())[:count]
     return np.asarray([space.encode(space.decode(p)) for p in points], np.float32)
 
 
@@ -74,153 +121,111 @@ def task_id(name: str) -> int:
     return zlib.crc32(name.encode()) & 0x7FFFFFFF
 
 
-def make_plan(family: str, count: int | None, configs: int, seed: int) -> BuildPlan:
-    """The first `count` data sets of a family (all when None) that have at most `MAX_FEATURES` features.
+def make_plan(name: str, count: int | None, configs: int, seed: int, data: Path | None = None) -> BuildPlan:
+    """The first `count` tasks of an edition (all when None) that are not wider than its limit.
 
     Raises:
-      ConfigError: for an unknown family, or numbers below 1.
+      ConfigError: for an unknown edition, or numbers below 1.
     """
-    if family not in FAMILIES:
-        raise ConfigError(f"family must be one of {', '.join(FAMILIES)}, got {family!r}.")
-    for name, value in (("tasks", 1 if count is None else count), ("configurations", configs)):
+    if name not in EDITIONS:
+        raise ConfigError(f"family must be one of {', '.join(EDITIONS)}, got {name!r}.")
+    for what, value in (("tasks", 1 if count is None else count), ("configurations", configs)):
         if value < 1:
-            raise ConfigError(f"{name} must be at least 1, got {value}.")
-    sets = FAMILIES[family]()
-    fitting = [n for n in sets.names if sets.load(n).x_train.shape[1] <= MAX_FEATURES]
-    return BuildPlan(family, tuple(fitting[:count]), configs, seed)
+            raise ConfigError(f"{what} must be at least 1, got {value}.")
+    edition = EDITIONS[name]
+    family = edition.tasks(data)
+    fitting = [n for n in family.names if family.shape(n).features <= edition.most_features]
+    return BuildPlan(name, family, edition.learner(), tuple(fitting[:count]), configs, seed, samples=edition.samples)
 
 
-def units(plan: BuildPlan, parts: Path) -> list[Unit]:
-    """All units, the costly ones first, so that workers end together."""
-    _, capacities = mlp_configs(configurations(plan.configurations, plan.seed))
-    sets = FAMILIES[plan.family]()
-    shapes: dict[TaskShape, list[str]] = {}
-    for name in plan.tasks:
-        shapes.setdefault(shape_bucket(sets.load(name)), []).append(name)
-    out = [
-        Unit(
-            plan, shape, capacity, tuple(i for i, c in enumerate(capacities) if c == capacity), tuple(names), str(parts)
-        )
-        for shape, names in shapes.items()
-        for capacity in sorted(set(capacities))
-    ]
-    return sorted(out, key=lambda u: -len(u.tasks) * len(u.rows) * u.capacity.depth * u.capacity.width)
-
-
-def part_path(unit: Unit, task: str) -> Path:
-    """File of one task's part of a unit."""
-    c = unit.capacity
-    return Path(unit.parts) / f"{task}.d{c.depth}w{c.width}m{c.micro}.npz"
-
-
-def run_unit(unit: Unit) -> int:
-    """Trains what is missing of a unit; returns the number of trainings done. Runs in a worker process."""
-    u = configurations(unit.plan.configurations, unit.plan.seed)[list(unit.rows)]
-    sets, done = FAMILIES[unit.plan.family](), 0
-    for name in unit.tasks:
-        path = part_path(unit, name)
-        if path.exists():
-            continue
-        began = time.perf_counter()
-        key = run_key(jax.random.key(unit.plan.seed), task_id(name), 0)
-        result = train_population(key, u, to_task(sets.load(name), unit.shape))
-        provenance = {
-            "task": name, "capacity": list(unit.capacity), "configurations": len(u), "seconds": round(time.perf_counter() - began, 3),
-            "useful_flops": float(result.flops[:, -1].sum()), "executed_flops": float(result.executed),
-        }  # fmt: skip
-        arrays = {field: getattr(result.curve, field) for field in (*CURVE_FIELDS, "status")}
-        content = io.BytesIO()
-        np.savez(
-            content, rows=np.asarray(unit.rows), diverged_at=result.diverged_at, flops=result.flops,
-            identity=np.asarray(unit.plan.identity), provenance=np.asarray(json.dumps(provenance)), **arrays,
-        )  # fmt: skip
-        write_atomically(path, content.getvalue())
-        done += len(u)
-    return done
-
-
-def build(plan: BuildPlan, parts: Path, *, workers: int = 2) -> Iterator[tuple[int, int]]:
-    """Runs all units in `workers` processes of one thread each; yields (trainings on disk, trainings in all) as they grow.
-
-    Stop it at any time and call it again: finished parts are kept.
+def build(plan: BuildPlan, log: Path, progress: Callable[[Progress], None] | None = None) -> MetaDataset:
+    """Trains what is planned. Stop it at any time and call it again: finished calls are in `log` and are not trained twice.
 
     Raises:
-      StoreError: when `parts` holds parts of another build.
+      StoreError: when `log` cannot be written or belongs to another build.
     """
-    stamp = parts / "build.json"
-    if stamp.exists() and _identity_in(stamp) != plan.identity:
-        raise StoreError(f"{parts} holds parts of another build (other settings); name another --out or delete it.")
-    write_atomically(
-        stamp, json.dumps({"identity": plan.identity, "machine": platform.processor() or platform.machine()}).encode()
-    )
-    todo = units(plan, parts)
-    total = len(plan.tasks) * plan.configurations
-    sizes = {part_path(u, t).name: len(u.rows) for u in todo for t in u.tasks}
+    data = [plan.family.load(name) for name in plan.tasks]
+    shapes = [plan.family.shape(name) for name in plan.tasks]
+    tasks = [plan.family.task(name, shape) for name, shape in zip(plan.tasks, shapes, strict=True)]
+    root = jax.random.key(plan.seed)
+    keys = jax.numpy.stack([run_key(root, task_id(name), plan.training_seed) for name in plan.tasks])[:, None]
+    latest: list[Progress] = []
 
-    def finished() -> int:
-        present = {entry.name for entry in os.scandir(parts)}
-        return sum(size for name, size in sizes.items() if name in present)
+    def note(now: Progress) -> None:
+        latest[:] = [now]
+        if progress is not None:
+            progress(now)
 
-    yield finished(), total
-    with single_threaded_workers(workers) as pool:
-        running = {pool.submit(run_unit, unit) for unit in todo}
-        while running:
-            ready, running = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
-            for future in ready:
-                future.result()
-            yield finished(), total
-
-
-def _identity_in(stamp: Path) -> str | None:
+    results = ResultLog(log, plan.identity(data))
     try:
-        return json.loads(stamp.read_text())["identity"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        done = train_population(
+            plan.learner, plan.u, tasks, keys, horizon=plan.samples, points=plan.points, log=results, progress=note
+        )
+    finally:
+        results.close()
+    curve, diverged_at = done.curve, done.diverged_at[:, 0]
+    trainings = diverged_at.size
+    useful = float(done.flops[..., -1].sum())
+    provenance: dict[str, Any] = {
+        "versions": {"jax": jax.__version__, "numpy": np.__version__, "python": platform.python_version()},
+        "cores": os.cpu_count(), "system": platform.system(), "devices": len(jax.local_devices()), "trainings": trainings,
+        "seconds": round(done.seconds, 1), "trainings_per_second": round(trainings / max(done.seconds, 1e-9), 2),
+        "useful_flops": useful, "executed_flops": done.executed, "useful_gflops_per_second": round(useful / max(done.seconds, 1e-9) / 1e9, 1),
+        "programs_of_last_call": latest[0].programs,
+    }  # fmt: skip
+    return MetaDataset(
+        name=plan.name,
+        space=plan.learner.space,
+        tasks=tuple(task_record(record) for record in data),
+        descriptor_names=plan.family.descriptors,
+        u=plan.u,
+        fidelity=np.asarray(plan.points, np.float64),
+        unit="samples",
+        flops=done.flops[:, 0],
+        status=np.where(
+            np.asarray(curve.status)[:, 0, :, -1] == Status.OK, int(Status.OK), int(Status.DIVERGED)
+        ).astype(np.int8),
+        diverged_at=diverged_at.astype(np.float32),
+        provenance=(provenance,),
+        **{field: np.asarray(getattr(curve, field))[:, 0] for field in CURVE_FIELDS},
+    )
 
 
-def assemble(plan: BuildPlan, parts: Path) -> MetaDataset:
-    """The meta-dataset of a finished build.
+def build_meta_dataset(
+    family: Tasks, *, learner: LearnerFamily | None = None, configurations: int = 64, samples: int = R, seed: int = 0, name: str = "own",
+    out: str | os.PathLike[str] | None = None, progress: Callable[[Progress], None] | None = None,
+) -> MetaDataset:  # fmt: skip
+    """Trains the same configurations on every task of a family and returns what came of it, saved to the folder `out` where one is given.
+
+    With `out`, the build may be stopped at any time and goes on when called again: what is finished lies in `out` + ".log" until all is.
+
+    Args:
+      family: the tasks, such as `csv_family(folder)`.
+      learner: what is trained; masked multilayer perceptrons by default.
+      configurations: a power of two is best, since they are Sobol points.
+      samples: of a whole run.
 
     Raises:
-      StoreError: naming the part that is missing or belongs to another build.
+      ConfigError: when `configurations` is below 2, `samples` no number of whole micro-batches, or a task is too wide for its shape.
+      StoreError: when `out` cannot be written, or its log belongs to another build.
     """
-    u = configurations(plan.configurations, plan.seed)
-    shape = (len(plan.tasks), len(u), len(POINTS))
-    curves = {field: np.full(shape, np.nan, np.float32) for field in CURVE_FIELDS}
-    flops = np.zeros(shape, np.float64)
-    status = np.zeros(shape[:2], np.int8)
-    diverged_at = np.full(shape[:2], np.nan, np.float32)
-    provenance = []
-    for unit in units(plan, parts):
-        for name in unit.tasks:
-            path = part_path(unit, name)
-            if not path.exists():
-                raise StoreError(f"{path} is missing: the build is not finished; run the same command again.")
-            with read_arrays(path) as part:
-                if str(part["identity"]) != plan.identity:
-                    raise StoreError(f"{path} belongs to another build; delete it and run the same command again.")
-                t, rows = plan.tasks.index(name), part["rows"]
-                for field in CURVE_FIELDS:
-                    curves[field][t, rows] = part[field]
-                flops[t, rows], diverged_at[t, rows] = part["flops"], part["diverged_at"]
-                status[t, rows] = np.where(part["status"][:, -1] == Status.OK, int(Status.OK), int(Status.DIVERGED))
-                provenance.append(json.loads(str(part["provenance"])))
-    sets = FAMILIES[plan.family]()
-    versions = {"jax": jax.__version__, "numpy": np.__version__, "python": platform.python_version()}
-    return MetaDataset(
-        name=plan.family,
-        space=mlp_space(),
-        tasks=tuple(task_record(sets.load(name)) for name in plan.tasks),
-        descriptor_names=DESCRIPTORS,
-        u=u,
-        fidelity=np.asarray(POINTS, np.float64),
-        unit="samples",
-        flops=flops,
-        status=status,
-        diverged_at=diverged_at,
-        provenance=({"versions": versions, "cores": os.cpu_count(), "system": platform.system()}, *provenance),
-        **curves,
-    )
+    if configurations < 2:
+        raise ConfigError(f"configurations must be at least 2, got {configurations}.")
+    if samples < BATCHES[-1] or samples % MICRO_BATCHES[-1]:
+        raise ConfigError(
+            f"samples must be a multiple of {MICRO_BATCHES[-1]} and at least {BATCHES[-1]}, got {samples}."
+        )
+    plan = BuildPlan(name, family, learner or mlp_family(), tuple(family.names), configurations, seed, samples=samples)
+    if out is None:
+        import tempfile
+
+        with tempfile.TemporaryDirectory() as folder:
+            return build(plan, Path(folder) / "build.log", progress)
+    log = Path(f"{os.fspath(out)}.log")
+    dataset = build(plan, log, progress)
+    save_metadataset(dataset, out)
+    log.unlink()
+    return dataset
 
 
 def task_record(data: DataSet) -> TaskRecord:

@@ -6,6 +6,7 @@ from metahpo_jax.tasks.base import TaskShape as TaskShape
 from metahpo_jax.tasks.catalogue import CATALOGUE as CATALOGUE
 from metahpo_jax.tasks.catalogue import REJECTED as REJECTED
 from metahpo_jax.tasks.catalogue import Source as Source
+from metahpo_jax.tasks.csv_files import csv_family as csv_family
 from metahpo_jax.tasks.descriptors import DESCRIPTORS as DESCRIPTORS
 from metahpo_jax.tasks.descriptors import describe as describe
 from metahpo_jax.tasks.family import DataSet as DataSet
@@ -14,6 +15,10 @@ from metahpo_jax.tasks.family import bundled as bundled
 from metahpo_jax.tasks.family import shape_bucket as shape_bucket
 from metahpo_jax.tasks.family import tabular as tabular
 from metahpo_jax.tasks.family import to_task as to_task
+from metahpo_jax.tasks.images import IMAGE_DESCRIPTORS as IMAGE_DESCRIPTORS
+from metahpo_jax.tasks.images import ImageFamily as ImageFamily
+from metahpo_jax.tasks.images import Recipe as Recipe
+from metahpo_jax.tasks.images import image_tasks as image_tasks
 from metahpo_jax.tasks.preprocess import Column as Column
 from metahpo_jax.tasks.preprocess import RawTable as RawTable
 from metahpo_jax.tasks.preprocess import prepare as prepare

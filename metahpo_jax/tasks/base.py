@@ -39,5 +39,5 @@ class Task(PyTreeNode):
     class_mask: jax.Array  # `[K]` bool, True for the classes that exist
     n_features: jax.Array  # `[]` int32, without padding
     prior_entropy: jax.Array  # `[]` float32, nats
-    descriptor: jax.Array  # `[m]` float32, in the order of `descriptors.DESCRIPTORS`; 0 where missing
+    descriptor: jax.Array  # `[m]` float32, in the order of its family's `descriptors`; 0 where missing
     descriptor_mask: jax.Array  # `[m]` bool

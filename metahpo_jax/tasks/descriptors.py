@@ -55,7 +55,7 @@ def describe(data: Prepared) -> np.ndarray:
         "log_kurtosis_mean": np.log1p(kurtosis).mean(),
         "log_kurtosis_max": np.log1p(kurtosis).max(),
         **_second_order(x),
-        **_landmarks(x, y),
+        **landmarks(x, y),
     }
     return np.array([values[name] for name in DESCRIPTORS], np.float32)
 
@@ -79,7 +79,7 @@ def _second_order(x: np.ndarray) -> dict[str, float]:
     }
 
 
-def _landmarks(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
+def landmarks(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
     """Cross-validated accuracies of four cheap learners on at most `LANDMARK_ROWS` training rows."""
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
     from sklearn.model_selection import StratifiedKFold, cross_val_score

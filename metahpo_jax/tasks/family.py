@@ -11,7 +11,7 @@ import numpy as np
 from metahpo_jax.errors import DataError
 from metahpo_jax.tasks.base import Split, Task, TaskShape
 from metahpo_jax.tasks.catalogue import BUNDLED, CATALOGUE, REAL, Source
-from metahpo_jax.tasks.descriptors import describe
+from metahpo_jax.tasks.descriptors import DESCRIPTORS, describe
 from metahpo_jax.tasks.preprocess import MAX_EVAL_ROWS, MAX_TRAIN_ROWS, prepare
 from metahpo_jax.tasks.read import read, require
 
@@ -50,6 +50,8 @@ class DataSet:
 
 class TaskFamily:
     """A set of data sets under their names, in the order of the catalogue."""
+
+    descriptors: tuple[str, ...] = DESCRIPTORS  # the names of `DataSet.descriptor`
 
     def __init__(self, sources: Iterable[Source]):
         """Wrap catalogue rows.
@@ -94,10 +96,13 @@ class TaskFamily:
         """
         return _load(self.info(name))
 
+    def shape(self, name: str) -> TaskShape:
+        """The padded shape of a data set that it shares with others of the family."""
+        return shape_bucket(self.load(name))
+
     def task(self, name: str, shape: TaskShape | None = None) -> Task:
-        """The data set as a task, padded to `shape` (default: its bucket)."""
-        data = self.load(name)
-        return to_task(data, shape_bucket(data) if shape is None else shape)
+        """The data set as a task, padded to `shape` (default: that of its family)."""
+        return to_task(self.load(name), self.shape(name) if shape is None else shape)
 
 
 _CATALOGUE: dict[str, Source] = {source.name: source for source in CATALOGUE}

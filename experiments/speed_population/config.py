@@ -1,0 +1,31 @@
+"""What is timed beside what: every competitor runs as a process of its own, one repetition of each in turn."""
+
+ROUNDS, QUICK_ROUNDS = 5, 2
+SIZES = {
+    "small": (10, 50, 2),
+    "large": (64, 128, 10),
+}  # features, hidden units, classes of a network with one hidden layer
+BATCH = 128
+MODELS = {"small": 256, "large": 64}
+STEPS = {"small": 1000, "large": 500}
+FEWER = {"torch_loop": 8, "sklearn": 8}  # these train a fraction of the models: their rate does not depend on how many
+MIXED, MIXED_SAMPLES = 384, 4096  # configurations of the whole space, samples of each run
+QUICK_DEPTH, QUICK_BATCH = (
+    2,
+    64,
+)  # a quick run keeps those of this depth and batch: the others would need minutes of compilation
+COUNTS = (100, 1_000, 10_000, 100_000)  # trainings, for the line of cost over number
+COUNT_SAMPLES = 16 * 16
+SEED = 0
+# Of the ratio of medians, or of useful GFLOP/s
+TARGETS = {
+    "small / vmap": 5.0,
+    "small / torch.func": 8.0,
+    "large / two-core matrix product": 0.7,
+    "mixed / vmap over the same groups": 3.0,
+    "mixed / unmasked": 0.5,
+    "two devices / one": 1.8,
+    "losses differ by at most": 1e-3,
+    "seconds per training, most over least": 1.5,
+    "bytes per training": 20_000.0,
+}

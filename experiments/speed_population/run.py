@@ -1,0 +1,232 @@
+"""How fast populations train: the engine beside plain vmap, PyTorch and scikit-learn, turn by turn in one run, and beside the machine's limit.
+
+python -m experiments.speed_population.run         # about 20 minutes on 2 cores; `make peers` first
+python -m experiments.speed_population.run --quick
+
+The machine should have nothing else to do. Figures are useful GFLOP/s by model FLOPs; ratios are medians over rounds in which every
+competitor ran once.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from experiments.record import Claim, arguments, at_least, at_most, one_thread_each, write
+
+one_thread_each()
+
+from experiments.speed_population import config, problem
+from metahpo_jax.evaluation.jobs import versions
+
+ROOT = Path(__file__).parents[2]
+PEERS = ROOT / ".venv-peers" / "bin" / "python"
+
+
+@dataclass
+class Competitor:
+    """A process that repeats its work on demand."""
+
+    name: str
+    command: list[str]
+    process: Any = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    seconds: list[float] = field(default_factory=list)
+    peak: float = 0.0  # bytes
+
+    def start(self) -> bool:
+        """Waits until it is warm; False when it cannot run."""
+        if not Path(self.command[0]).exists():
+            return False
+        environment = {
+            k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+        }
+        self.process = subprocess.Popen(
+            self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, cwd=ROOT, env=environment
+        )
+        for line in self.process.stdout:
+            if line.startswith("READY"):
+                self.facts = json.loads(line[5:])
+                return True
+        return False
+
+    def repeat(self) -> None:
+        """One repetition."""
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        seconds, peak = self.process.stdout.readline().split()
+        self.seconds.append(float(seconds))
+        self.peak = float(peak)
+
+    def stop(self) -> None:
+        """Ends the process."""
+        self.process.stdin.close()
+        self.process.wait()
+
+    @property
+    def rates(self) -> list[float]:
+        """Work per second, round by round."""
+        return [self.facts["work"] / s for s in self.seconds]
+
+
+def race(entries: list[Competitor], rounds: int) -> dict[str, Competitor]:
+    """Runs all in turn, `rounds` times; those that cannot run are missing from what is returned."""
+    ready = []
+    for entry in entries:
+        print(f"  warming up {entry.name}", file=sys.stderr, flush=True)
+        if entry.start():
+            ready.append(entry)
+        else:
+            print(f"  {entry.name} cannot run here (`make peers`?)", file=sys.stderr)
+    for i in range(rounds):
+        print(f"  round {i + 1} of {rounds}", file=sys.stderr, flush=True)
+        for entry in ready:
+            entry.repeat()
+    for entry in ready:
+        entry.stop()
+    return {entry.name: entry for entry in ready}
+
+
+def own(kind: str, size: str, problem_file: str, devices: int, name: str | None = None) -> Competitor:
+    """One of ours, or plain vmap."""
+    command = [sys.executable, "-m", "experiments.speed_population.worker", kind, size, problem_file, str(devices)]
+    return Competitor(name or kind, command)
+
+
+def peer(kind: str, problem_file: str, models: int, threads: int) -> Competitor:
+    """A peer in its own environment."""
+    script = str(Path(__file__).with_name("peer.py"))
+    return Competitor(kind, [str(PEERS), script, kind, problem_file, str(models), str(threads)])
+
+
+def ratio(race_: dict[str, Competitor], one: str, other: str) -> float | None:
+    """Median over rounds of the ratio of rates; None where one is missing."""
+    if one not in race_ or other not in race_:
+        return None
+    return statistics.median(a / b for a, b in zip(race_[one].rates, race_[other].rates, strict=True))
+
+
+def claim(name: str, value: float | None, *, most: bool = False) -> Claim:
+    """Against its target; one that could not be measured does not hold."""
+    target = config.TARGETS[name]
+    if value is None:
+        return Claim(name, None, f"{'<=' if most else '>='} {target:g}", False)
+    return at_most(name, value, target) if most else at_least(name, value, target)
+
+
+def summary(race_: dict[str, Competitor]) -> dict[str, Any]:
+    """Medians and extremes, per competitor."""
+    return {
+        name: {
+            "median": statistics.median(entry.rates), "least": min(entry.rates), "most": max(entry.rates), **entry.facts,
+            "peak_megabytes": round(entry.peak / 1e6),
+        }
+        for name, entry in race_.items()
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Races, draws, writes."""
+    options = arguments(__doc__ or "", "experiments/speed_population/results.json").parse_args()
+    began, cores = time.perf_counter(), os.cpu_count() or 1
+    rounds = config.QUICK_ROUNDS if options.quick else config.ROUNDS
+    counts = config.COUNTS[:2] if options.quick else config.COUNTS
+    claims, figures = [], {}
+    with tempfile.TemporaryDirectory() as folder:
+        for size in config.SIZES:
+            print(f"{size} network", file=sys.stderr)
+            file = str(Path(folder) / f"{size}.npz")
+            problem.make(size, Path(file))
+            fewer = {kind: max(1, config.MODELS[size] // part) for kind, part in config.FEWER.items()}
+            done = race(
+                [
+                    own("ours", size, file, cores),
+                    own("ours", size, file, 1, "ours, one device"),
+                    own("vmap", size, file, 1),
+                    own("product", size, file, cores, "two-core matrix product"),
+                    peer("torch_func", file, config.MODELS[size], cores),
+                    peer("torch_loop", file, fewer["torch_loop"], cores),
+                    peer("sklearn", file, fewer["sklearn"], cores),
+                ],
+                rounds,
+            )
+            figures[size] = summary(done)
+            if size == "small":
+                claims += [
+                    claim("small / vmap", ratio(done, "ours", "vmap")),
+                    claim("small / torch.func", ratio(done, "ours", "torch_func")),
+                ]
+                claims.append(claim("two devices / one", ratio(done, "ours", "ours, one device")))
+                loss = done["ours"].facts["loss"]
+                same = [abs(done[n].facts["loss"] - loss) / abs(loss) for n in ("vmap", "torch_func") if n in done]
+                claims.append(claim("losses differ by at most", max(same), most=True))
+            else:
+                claims.append(claim("large / two-core matrix product", ratio(done, "ours", "two-core matrix product")))
+        print("mixed population", file=sys.stderr)
+        part = "quick" if options.quick else "all"
+        done = race(
+            [
+                own(kind, part, "-", 1 if kind == "mixed_vmap" else cores)
+                for kind in ("mixed", "unmasked", "mixed_vmap")
+            ],
+            rounds,
+        )
+        figures["mixed"] = summary(done)
+        claims += [
+            claim("mixed / vmap over the same groups", ratio(done, "mixed", "mixed_vmap")),
+            claim("mixed / unmasked", ratio(done, "mixed", "unmasked")),
+        ]
+        print("number of trainings", file=sys.stderr)
+        done = race([own("count", str(n), "-", cores, str(n)) for n in counts], 1)
+        figures["count"] = summary(done)
+        per_training = [1.0 / done[str(n)].rates[0] for n in counts]
+        growth = (done[str(counts[-1])].peak - done[str(counts[0])].peak) / counts[-1]
+        claims += [
+            claim("seconds per training, most over least", max(per_training[1:]) / min(per_training[1:]), most=True),
+            claim("bytes per training", growth, most=True),
+        ]
+    draw(figures, options.out.with_suffix(".png"))
+    write(
+        options.out, command="python -m experiments.speed_population.run" + (" --quick" if options.quick else ""), seeds=[config.SEED],
+        seconds=time.perf_counter() - began, figures=figures, claims=claims,
+        not_tested=[f"populations beyond {counts[-1]}", "most depths and batches of the mixed population"] if options.quick else [],
+        versions=versions(),
+    )  # fmt: skip
+
+
+def draw(figures: dict[str, Any], path: Path) -> None:
+    """Throughput per competitor and network, and seconds per training against their number."""
+    from matplotlib.figure import Figure
+
+    picture = Figure(figsize=(11, 3.8), layout="constrained")
+    bars, line = picture.subplots(1, 2, width_ratios=(2, 1))
+    names = list(dict.fromkeys(name for size in config.SIZES for name in figures[size]))
+    height = 0.8 / len(config.SIZES)
+    for k, size in enumerate(config.SIZES):
+        at = [i + (k - 0.5) * height for i, name in enumerate(names) if name in figures[size]]
+        values = [figures[size][name]["median"] / 1e9 for name in names if name in figures[size]]
+        drawn = bars.barh(at, values, height, label="{}-{}-{}".format(*config.SIZES[size]))
+        bars.bar_label(drawn, fmt="%.3g", padding=3)
+    bars.set(
+        yticks=range(len(names)),
+        yticklabels=names,
+        xlabel="useful GFLOP/s",
+        xscale="log",
+        title="training many networks",
+    )
+    bars.invert_yaxis()
+    bars.legend(title="network")
+    counted = figures["count"]
+    line.loglog([int(n) for n in counted], [1e3 / entry["median"] for entry in counted.values()], marker="o")
+    line.set(xlabel="trainings", ylabel="milliseconds per training", title="cost of one among many", ylim=(1e-2, None))
+    picture.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    main()
