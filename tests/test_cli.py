@@ -37,18 +37,21 @@ def test_bench_writes_json_curves_and_a_picture(table: Path, tmp_path: Path, cap
                 "6",
                 "--seeds",
                 "2",
+                "--audit",
                 "--out",
                 str(out),
             ]
         )
         == 0
     )
+    printed = capsys.readouterr()
+    assert "audit: portfolio proposes the same" in printed.err
     record = json.loads(out.read_text())
     assert list(record["methods"]) == ["random", "portfolio"]
     assert set(record["methods"]["random"]["regret"]) == {str(t) for t in range(1, 7)}
     assert load(out).runs[0].regret.shape == (4, 2, 6)
     assert out.with_suffix(".png").stat().st_size > 10_000
-    assert "portfolio" in capsys.readouterr().out
+    assert "portfolio" in printed.out
 
 
 BAD = {

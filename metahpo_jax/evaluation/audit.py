@@ -3,6 +3,9 @@
 One fold is run twice: on the tables as they are, and on tables in which every held-out loss that the first run was not told has been
 replaced. Whatever reaches a proposal by another way than `tell` (a target scaled by the whole table, a test task among the training tasks,
 a constant fitted on test data) moves some proposal.
+
+What it cannot see: a number that somebody fitted on these tables beforehand and wrote into the method is the same in both runs. And it sees
+only the trials that it runs: a method that opens with a list must be given enough of them for its model to choose.
 """
 
 from collections.abc import Callable
@@ -59,7 +62,7 @@ def audit(
 
 
 def with_untold_replaced(benchmark: Benchmark, told: dict[int, np.ndarray]) -> Benchmark:
-    """The benchmark with other losses wherever they are not among the rows `told[task]`: shuffled, stretched, and better than any told."""
+    """The benchmark with other losses wherever they are not among the rows `told[task]`: made up, and better than any told."""
     rng = np.random.default_rng(0)
     tasks = list(benchmark.archive.tasks)
     for t, rows in told.items():

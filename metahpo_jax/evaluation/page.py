@@ -21,7 +21,7 @@ from metahpo_jax.evaluation.verdicts import POINTWISE, sentences
 
 TITLE = "Benchmarks of metahpo-jax"
 LEAD = (
-    "Every method saw the same tasks, seeds and budgets; what it learned from never held a task's own data set. "
+    "Every method saw the same tasks, seeds and budgets; what ours learned from never held a task's own data set. "
     "Regret is what the best configuration found so far still lacks: lower is better, 0 is the best of the table."
 )
 _RANKED = (

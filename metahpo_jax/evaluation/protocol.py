@@ -66,6 +66,7 @@ def run_benchmark(
         budgets=benchmark.budgets,
         starts=0 if benchmark.starts is None else benchmark.starts.shape[2],
         regret_unit=benchmark.regret_unit,
+        baselines=benchmark.baselines,
     )
 
 

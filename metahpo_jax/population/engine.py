@@ -84,7 +84,7 @@ def train_population(
     seeds = keys.shape[1]
     groups = plan(
         family, capacities, np.asarray(config.accumulate), [shape_of(task) for task in tasks], seeds=seeds, horizon=horizon,
-        lanes=COARSE_LANES if coarse else None,
+        lanes=max(COARSE_LANES // len(training_devices()), 1) if coarse else None,
     )  # fmt: skip
     work = Work(family, schedule, config, tasks, np.asarray(jax.random.key_data(keys)))
     per_sample = np.stack([family.useful(config, capacities, task) for task in tasks])  # `[T, N]`
