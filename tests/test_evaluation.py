@@ -114,6 +114,9 @@ def test_ranks_agree_with_scipy_and_average_ties():
         np.testing.assert_array_equal(ranks[(slice(None), *index)], rankdata(regret[(slice(None), *index)]))
     np.testing.assert_allclose(ranks.sum(axis=0), 15.0)
     np.testing.assert_array_equal(average_ranks([[1.0], [1.0], [0.0], [1.0]]), [[3.0], [3.0], [1.0], [3.0]])
+    np.testing.assert_array_equal(
+        average_ranks([[0.1], [0.1 + 2e-7], [0.2]]), [[1.5], [1.5], [3.0]]
+    )  # the same row of a table
     with pytest.raises(DataError, match="NaN"):
         average_ranks([[np.nan], [0.0]])
 

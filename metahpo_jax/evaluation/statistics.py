@@ -124,10 +124,14 @@ def trials_to_reach(curve: ArrayLike, level: float) -> int | None:
     return int(reached[0]) + 1 if len(reached) else None
 
 
+DECIMALS = 5  # of a regret that its rank looks at
+
+
 def average_ranks(regret: ArrayLike) -> NDArray[np.float64]:
     """Rank of each method at every task, seed and trial: 1 is best, ties share the average of their ranks.
 
-    The reported rank of a method is the mean of these over tasks and seeds.
+    Regrets that agree to `DECIMALS` are ties: the same row of a table, as its authors published it, differs from ours by their rounding. The
+    reported rank of a method is the mean of these over tasks and seeds.
 
     Args:
         regret: `[M, ..., T]`, methods first.
@@ -138,7 +142,7 @@ def average_ranks(regret: ArrayLike) -> NDArray[np.float64]:
     >>> average_ranks([[0.1], [0.3], [0.1]]).ravel().tolist()
     [1.5, 3.0, 1.5]
     """
-    values = np.asarray(regret, dtype=np.float64)
+    values = np.round(np.asarray(regret, dtype=np.float64), DECIMALS)
     if np.isnan(values).any():
         raise DataError("regret holds NaN, which has no rank: compute it with `normalised_regret`.")
     # Of few methods at very many places, all pairs at once are far quicker than a sort at each place.
