@@ -8,6 +8,7 @@ competitor ran once.
 """
 
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -52,7 +53,8 @@ class Competitor:
         )
         for line in self.process.stdout:
             if line.startswith("READY"):
-                self.facts = json.loads(line[5:])
+                facts = json.loads(line[5:])
+                self.facts = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in facts.items()}
                 return True
         return False
 
