@@ -31,13 +31,14 @@ if importlib.util.find_spec("metahpo_jax") is None:
 
 import jax
 
+import metahpo_jax as mh
+
+mh.configure()  # trains on all cores of a CPU; before anything else runs on JAX
 print("JAX", jax.__version__, "on", jax.default_backend())
 
 # %%
 import matplotlib.pyplot as plt
 import numpy as np
-
-import metahpo_jax as mh
 
 recorded = mh.load_metadataset()
 print(
