@@ -83,9 +83,10 @@ GOOD_IDX = idx(np.zeros((2, 3, 4), np.uint8))
         ("floats", b"\0\0\x0d\x01\0\0\0\1abcd", "no IDX"),
         ("vast", b"\0\0\x08\x03" + b"\xff" * 12, "damaged"),
         ("not.gz", GOOD_IDX, "cannot be read"),
-        ("cut.gz", gzip.compress(GOOD_IDX)[:-6], "cannot be read"),
+        ("cut.gz", gzip.compress(GOOD_IDX, mtime=0)[:-6], "cannot be read"),
         ("absent", None, "cannot be read"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "bytes",
 )
 def test_a_bad_idx_file_is_named(tmp_path: Path, file: str, content: bytes | None, message: str) -> None:
     if content is not None:
