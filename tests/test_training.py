@@ -335,6 +335,15 @@ def test_a_finished_run_comes_back_and_may_go_on(path):
         watched(path)
 
 
+@pytest.fixture
+def interruptible():
+    """A job started in the background by a shell ignores SIGINT, and so would this process."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_saves_the_chunk_in_flight_and_goes_on_its_way(path, number):
     def on_sigterm(number, frame):
@@ -363,6 +372,7 @@ def test_a_signal_that_its_owner_survives_does_not_end_the_training(path):
     assert len(calls) == 1 and bits(result) == bits(train())
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_the_second_interrupt_acts_at_once(path):
     def twice():
         signal.raise_signal(signal.SIGINT)
