@@ -247,7 +247,7 @@ def test_recipes_keep_to_their_ranges() -> None:
 def test_other_bases_change_no_task(folder: Path) -> None:
     alone, more = image_tasks(), image_tasks(folder)
     assert set(more.names) >= {*alone.names, "twins_00", "cifar10_00", "fashion_00"}
-    assert all(alone.recipe(name) == more.recipe(name) for name in alone.names)
+    assert all(alone.info(name) == more.info(name) for name in alone.names)
     assert image_tasks(folder).load("twins_00") is more.load("twins_00")  # one cache for all families
 
 
@@ -256,7 +256,7 @@ def test_other_bases_change_no_task(folder: Path) -> None:
 
 def realise_again(family: ImageFamily, name: str) -> list[np.ndarray]:
     base = BASE[family.base(name)]
-    data = _load.__wrapped__(family.recipe(name), base, base.locate(None))
+    data = _load.__wrapped__(family.info(name), base, base.locate(None))
     return [data.x_train, data.y_train, data.x_valid, data.x_test, data.descriptor]
 
 
@@ -273,7 +273,7 @@ def test_a_task_is_the_same_to_the_bit_each_time(name: str) -> None:
 @pytest.mark.parametrize("name", ["digits_00", "photographs_00", "glyphs_03", "twins_00", "cifar10_00", "fashion_00"])
 def test_tasks(folder: Path, name: str) -> None:
     family = image_tasks(folder)
-    data, recipe = family.load(name), family.recipe(name)
+    data, recipe = family.load(name), family.info(name)
     assert (data.name, data.base, recipe.base) == (name, name[:-3], name[:-3])
     assert recipe.text in data.source
     for x, y in ((data.x_train, data.y_train), (data.x_valid, data.y_valid), (data.x_test, data.y_test)):
@@ -300,7 +300,7 @@ def test_three_shapes_serve_all_tasks(folder: Path) -> None:
 
 def test_standardisation_uses_the_training_rows_only() -> None:
     family = image_tasks()
-    name = next(n for n in family.names if n.startswith("photographs") and not family.recipe(n).corruptions)
+    name = next(n for n in family.names if n.startswith("photographs") and not family.info(n).corruptions)
     data = family.load(name)
     assert abs(float(data.x_train.mean(dtype=np.float64))) < 1e-6
     assert float(data.x_train.std(dtype=np.float64)) == pytest.approx(1, abs=1e-6)
@@ -314,10 +314,10 @@ def test_standardisation_uses_the_training_rows_only() -> None:
 
 def test_imbalance_is_what_the_recipe_says() -> None:
     family = image_tasks()
-    name = next(n for n in family.names if n.startswith("glyphs") and family.recipe(n).imbalance < 1)
+    name = next(n for n in family.names if n.startswith("glyphs") and family.info(n).imbalance < 1)
     counts = np.bincount(family.load(name).y_train)
     assert np.all(np.diff(counts) <= 0)
-    assert counts[-1] / counts[0] == pytest.approx(family.recipe(name).imbalance, abs=0.03)
+    assert counts[-1] / counts[0] == pytest.approx(family.info(name).imbalance, abs=0.03)
 
 
 # Leaks
@@ -355,7 +355,7 @@ def test_no_equal_images_remain_of_a_base(name: str) -> None:
 
 def test_copies_never_straddle_the_splits_of_a_task(folder: Path) -> None:
     family = image_tasks(folder)
-    name = next(n for n in family.names if n.startswith("twins") and not family.recipe(n).corruptions)
+    name = next(n for n in family.names if n.startswith("twins") and not family.info(n).corruptions)
     data = family.load(name)
     rows = [{row.tobytes() for row in x} for x in (data.x_train, data.x_valid, data.x_test)]
     assert sum(map(len, rows)) == len(set.union(*rows)) == len(data.y_train) + len(data.y_valid) + len(data.y_test)

@@ -12,10 +12,10 @@ from metahpo_jax.tasks import (
     CATALOGUE,
     DESCRIPTORS,
     REJECTED,
+    CatalogueFamily,
     Column,
     RawTable,
     Source,
-    TaskFamily,
     TaskShape,
     bundled,
     check_disjoint,
@@ -272,7 +272,7 @@ def test_unknown_names_are_refused(name):
 
 def test_duplicate_names_are_refused():
     with pytest.raises(DataError, match="'iris'"):
-        TaskFamily(BUNDLED + BUNDLED[:1])
+        CatalogueFamily(BUNDLED + BUNDLED[:1])
 
 
 @pytest.mark.parametrize(
@@ -335,14 +335,14 @@ def test_catalogue_has_unique_names_and_one_real_row_per_base():
     ],
 )
 def test_the_same_data_under_two_names_share_a_base(one, other):
-    family = TaskFamily(CATALOGUE)
+    family = CatalogueFamily(CATALOGUE)
     assert family.base(one) == family.base(other)
     with pytest.raises(SplitError, match=f"'{one}'.*'{other}'"):
         check_disjoint([one, "sonar"], ["vowel", other], family)
 
 
 def test_original_and_diagnostic_breast_cancer_are_two_bases():
-    family = TaskFamily(CATALOGUE)
+    family = CatalogueFamily(CATALOGUE)
     assert len({family.base(name) for name in ("biopsy", "breast_cancer", "breast")}) == 3
     check_disjoint(["biopsy", "breast"], ["breast_cancer"], family)
 

@@ -23,7 +23,7 @@ from metahpo_jax.learners.activations import activate, with_slope
 from metahpo_jax.learners.family import LearnerFamily
 from metahpo_jax.learners.lanes import pointwise
 from metahpo_jax.learners.noise import kept
-from metahpo_jax.learners.settings import MICRO_BATCHES, TRAINING, Settings, column
+from metahpo_jax.learners.settings import MICRO_BATCHES, TRAINING, Settings
 from metahpo_jax.learners.supervised import Dropout, Network, TrainConfig, supervised
 from metahpo_jax.spaces import Choice, Int, Space
 from metahpo_jax.tasks.base import Task, TaskShape
@@ -202,32 +202,15 @@ def flops_per_sample(blocks: int, channels: int, kernel: int, side: int, classes
 
 def cnn_configs(u: np.ndarray, settings: Settings) -> tuple[CNNConfig, list[CNNCapacity]]:
     """Hyperparameters `[N]` (NumPy) and the capacity of each of `N` points `u [N, D]` of `cnn_space()`, or of what `settings` vary."""
-    rows = settings.rows(u)
-    micro = np.asarray([settings.micro(row["batch_size"]) for row in rows], np.int32)
-    names = (
-        "channels",
-        "activation",
-        "optimiser",
-        "schedule",
-        "learning_rate",
-        "weight_decay",
-        "dropout",
-        "label_smoothing",
-    )
-    fields: dict[str, Any] = {name: column(rows, name) for name in names}
-    fields["accumulate"] = column(rows, "batch_size") // micro
-    config = CNNConfig(**fields)
-    fixed = "channels" in settings.fixed
-    bins = [int(c) if fixed else next(b for b in CHANNELS if b >= c) for c in config.channels]
-    return config, [CNNCapacity(r["blocks"], b, r["kernel"], int(m)) for r, b, m in zip(rows, bins, micro, strict=True)]
+    found = settings.arrays(u)
+    shapes = (found["blocks"], settings.bins("channels", found["channels"], CHANNELS), found["kernel"], found["micro"])
+    return CNNConfig.of(found), [CNNCapacity(*map(int, shape)) for shape in zip(*shapes, strict=True)]
 
 
 def coarsen(config: CNNConfig, exact: list[CNNCapacity]) -> tuple[CNNConfig, list[CNNCapacity]]:
     """The same networks in fewer capacities: the smallest micro-batch serves all."""
-    old = np.asarray([c.micro for c in exact], np.int32)
-    return config.replace(accumulate=config.accumulate * (old // MICRO_BATCHES[0])), [
-        c._replace(micro=MICRO_BATCHES[0]) for c in exact
-    ]
+    least = MICRO_BATCHES[0]
+    return config.in_micro_batches([c.micro for c in exact], least), [c._replace(micro=least) for c in exact]
 
 
 @functools.cache  # one object per setting, so that its programs are compiled once

@@ -9,7 +9,7 @@ import numpy as np
 from metahpo_jax.base import Learner
 from metahpo_jax.learners.family import LearnerFamily
 from metahpo_jax.learners.mlp import flops_per_sample, network
-from metahpo_jax.learners.settings import MICRO_BATCHES, TRAINING, Settings, column
+from metahpo_jax.learners.settings import MICRO_BATCHES, TRAINING, Settings
 from metahpo_jax.learners.supervised import TrainConfig, supervised
 from metahpo_jax.spaces import Float, Space
 from metahpo_jax.tasks.base import Task, TaskShape
@@ -35,22 +35,14 @@ def logistic_space() -> Space:
 
 def logistic_configs(u: np.ndarray, settings: Settings) -> tuple[LogisticConfig, list[LogisticCapacity]]:
     """Hyperparameters `[N]` (NumPy) and the capacity of each of `N` points `u [N, D]` of `logistic_space()`, or of what `settings` vary."""
-    rows = settings.rows(u)
-    micro = np.asarray([settings.micro(row["batch_size"]) for row in rows], np.int32)
-    fields: dict[str, Any] = {
-        name: column(rows, name)
-        for name in ("optimiser", "schedule", "learning_rate", "weight_decay", "label_smoothing")
-    }
-    fields["accumulate"] = column(rows, "batch_size") // micro
-    return LogisticConfig(**fields), [LogisticCapacity(int(m)) for m in micro]
+    found = settings.arrays(u)
+    return LogisticConfig.of(found), [LogisticCapacity(int(m)) for m in found["micro"]]
 
 
 def coarsen(config: LogisticConfig, exact: list[LogisticCapacity]) -> tuple[LogisticConfig, list[LogisticCapacity]]:
     """The same models in one capacity: the smallest micro-batch serves all."""
-    old = np.asarray([c.micro for c in exact], np.int32)
-    return config.replace(accumulate=config.accumulate * (old // MICRO_BATCHES[0])), [
-        LogisticCapacity(MICRO_BATCHES[0])
-    ] * len(exact)
+    least = MICRO_BATCHES[0]
+    return config.in_micro_batches([c.micro for c in exact], least), [LogisticCapacity(least)] * len(exact)
 
 
 def logistic(

@@ -19,7 +19,7 @@ from metahpo_jax.learners.activations import ACTIVATIONS, activate, with_slope
 from metahpo_jax.learners.family import LearnerFamily
 from metahpo_jax.learners.lanes import dense, dense_shared, over_lanes, pointwise, relu
 from metahpo_jax.learners.noise import kept
-from metahpo_jax.learners.settings import MICRO_BATCHES, TRAINING, Settings, column
+from metahpo_jax.learners.settings import MICRO_BATCHES, TRAINING, Settings
 from metahpo_jax.learners.supervised import Dropout, Network, TrainConfig, supervised
 from metahpo_jax.spaces import Int, Space
 from metahpo_jax.tasks.base import Task, TaskShape
@@ -45,33 +45,16 @@ class MLPConfig(TrainConfig):
 
 
 def mlp_space() -> Space:
-    """The ten hyperparameters of issue-sized tabular networks, the space of the committed meta-dataset."""
+    """The ten hyperparameters of small networks on tables, the space of the committed meta-dataset."""
     return Space.of({"depth": Int(1, 3), "width": Int(8, 128, log=True), **TRAINING})
 
 
 def mlp_configs(u: Array | np.ndarray, settings: Settings | None = None) -> tuple[MLPConfig, list[Capacity]]:
     """Hyperparameters `[N]` (NumPy, float32) and the capacity of each of `N` points `u [N, D]` of `mlp_space()`, or of what `settings` vary."""
     settings = settings or Settings(mlp_space(), {})
-    rows = settings.rows(np.asarray(u))
-    micro = np.asarray([settings.micro(row["batch_size"]) for row in rows], np.int32)
-    names = (
-        "width",
-        "activation",
-        "optimiser",
-        "schedule",
-        "learning_rate",
-        "weight_decay",
-        "dropout",
-        "label_smoothing",
-    )
-    fields: dict[str, Any] = {
-        name: column(rows, name) for name in names
-    }  # NumPy: a caller slices before anything is traced
-    fields["accumulate"] = column(rows, "batch_size") // micro
-    config = MLPConfig(**fields)
-    fixed = "width" in settings.fixed
-    bins = [int(w) if fixed else next(b for b in WIDTHS if b >= w) for w in config.width]
-    return config, [Capacity(row["depth"], b, int(m)) for row, b, m in zip(rows, bins, micro, strict=True)]
+    found = settings.arrays(np.asarray(u))
+    shapes = (found["depth"], settings.bins("width", found["width"], WIDTHS), found["micro"])
+    return MLPConfig.of(found), [Capacity(*map(int, shape)) for shape in zip(*shapes, strict=True)]
 
 
 def capacities() -> tuple[Capacity, ...]:
@@ -84,10 +67,8 @@ def coarsen(config: MLPConfig, exact: list[Capacity]) -> tuple[MLPConfig, list[C
 
     Widths are 32 and 128, micro-batches 16 and 64.
     """
-    micro = np.asarray([64 if c.micro == 64 else 16 for c in exact], np.int32)
-    old = np.asarray([c.micro for c in exact], np.int32)
-    coarse = [Capacity(c.depth, 32 if c.width <= 32 else 128, int(m)) for c, m in zip(exact, micro, strict=True)]
-    return config.replace(accumulate=config.accumulate * (old // micro)), coarse
+    coarse = [Capacity(c.depth, 32 if c.width <= 32 else 128, 64 if c.micro == 64 else 16) for c in exact]
+    return config.in_micro_batches([c.micro for c in exact], [c.micro for c in coarse]), coarse
 
 
 def sizes_of(capacity: Capacity, features: int, classes: int) -> tuple[int, ...]:

@@ -57,18 +57,25 @@ class Settings:
         """Whether there is such a rate and it can differ from 0."""
         return name in self.whole and self.fixed.get(name, 1.0) > 0.0
 
-    def rows(self, u: np.ndarray) -> list[dict[str, Any]]:
-        """Every hyperparameter of each of `u [N, D]`, in natural units."""
-        return [self.fixed | self.space.decode(point) for point in np.asarray(u)]
+    def arrays(self, u: np.ndarray) -> dict[str, np.ndarray]:
+        """Every hyperparameter of the points `u [N, D]`, as float32 `[N]`, or int32 for whole numbers and choices (the index in their table).
 
-    def micro(self, batch: int) -> int:
-        """Rows per micro-batch: the batch itself where it is fixed, else at most the largest bin."""
-        return batch if "batch_size" in self.fixed else min(batch, MICRO_BATCHES[-1])
+        Beside them `micro`, rows per micro-batch: the batch where it is fixed, else at most the largest bin; and `accumulate`,
+        micro-batches per update.
+        """
+        u = np.asarray(u, np.float64)
+        values = {name: [self.whole[name].decode(x) for x in u[:, i]] for i, name in enumerate(self.space)}
+        values |= {name: [value] * len(u) for name, value in self.fixed.items()}
+        found = {name: self._array(name, column) for name, column in values.items()}
+        batch = found.pop("batch_size")
+        micro = batch if "batch_size" in self.fixed else np.minimum(batch, MICRO_BATCHES[-1])
+        return found | {"micro": micro, "accumulate": batch // micro}
 
+    def _array(self, name: str, values: Sequence[Any]) -> np.ndarray:
+        if name in TABLES:
+            return np.asarray([TABLES[name].index(value) for value in values], np.int32)
+        return np.asarray(values, np.float32 if isinstance(self.whole[name], Float) else np.int32)
 
-def column(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
-    """One hyperparameter `[N]`: float32, or int32 for whole numbers and for choices (the index in their table)."""
-    values = [row[name] for row in rows]
-    if name in TABLES:
-        return np.asarray([TABLES[name].index(value) for value in values], np.int32)
-    return np.asarray(values, np.int32 if all(isinstance(v, (int, np.integer)) for v in values) else np.float32)
+    def bins(self, name: str, values: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
+        """The smallest of `sizes` that holds each of `values [N]`; the value itself where it is fixed."""
+        return values if name in self.fixed else np.asarray(sizes)[np.searchsorted(sizes, values)]

@@ -5,11 +5,12 @@ as a CPU wants it. Everything else is written here once. `step` trains one netwo
 on one task, which share their minibatches (common random numbers), and is held to `vmap` of a scan over `step` by a test.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jax import lax
 
@@ -35,6 +36,15 @@ class TrainConfig(struct.PyTreeNode):
     learning_rate: Array
     weight_decay: Array
     label_smoothing: Array
+
+    @classmethod
+    def of(cls, found: Mapping[str, Any]) -> Self:
+        """Those of `Settings.arrays` that this kind of network has. They stay NumPy: a caller slices before anything is traced."""
+        return cls(**{name: found[name] for name in cls.__dataclass_fields__})
+
+    def in_micro_batches(self, old: Sequence[int], new: int | Sequence[int]) -> Self:
+        """The same batches, in micro-batches of `new` rows instead of `old`."""
+        return self.replace(accumulate=self.accumulate * (np.asarray(old, np.int32) // np.asarray(new, np.int32)))
 
 
 class Dropout(NamedTuple):

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -26,29 +26,17 @@ from metahpo_jax.metadata.schema import MetaDataset, TaskRecord
 from metahpo_jax.metadata.store import save_metadataset
 from metahpo_jax.population import CURVE_FIELDS, POINTS, Progress, R, ResultLog, train_population
 from metahpo_jax.spaces import Space
-from metahpo_jax.tasks import DataSet, Task, TaskShape, bundled, image_tasks, tabular
+from metahpo_jax.tasks import DataSet, TaskFamily, bundled, image_tasks, tabular
 
 RECIPE = 2  # raise it when a learner or the data sets change, so that older logs are refused
 MAX_FEATURES = 64  # wider tables would need programs of their own for a handful of tasks
 IMAGE_SAMPLES = R // 3
 
 
-class Tasks(Protocol):
-    """What a family of tasks offers: `TaskFamily`, `CsvFamily`, `ImageFamily`."""
-
-    descriptors: tuple[str, ...]
-
-    @property
-    def names(self) -> tuple[str, ...]: ...  # noqa: D102
-    def load(self, name: str) -> DataSet: ...  # noqa: D102
-    def shape(self, name: str) -> TaskShape: ...  # noqa: D102
-    def task(self, name: str, shape: TaskShape | None = None) -> Task: ...  # noqa: D102
-
-
 class Edition(NamedTuple):
     """What `metahpo build` knows by name: where the tasks come from, what is trained on them, and for how many samples."""
 
-    tasks: Callable[[Path | None], Tasks]  # the folder of further data
+    tasks: Callable[[Path | None], TaskFamily]  # the folder of further data
     learner: Callable[[], LearnerFamily]
     samples: int
     most_features: int
@@ -73,7 +61,7 @@ class BuildPlan:
     """What is trained: enough to train it again."""
 
     name: str
-    family: Tasks
+    family: TaskFamily
     learner: LearnerFamily
     tasks: tuple[str, ...]
     configurations: int
@@ -192,7 +180,7 @@ def build(plan: BuildPlan, log: Path, progress: Callable[[Progress], None] | Non
 
 
 def build_meta_dataset(
-    family: Tasks, *, learner: LearnerFamily | None = None, configurations: int = 64, samples: int = R, seed: int = 0, name: str = "own",
+    family: TaskFamily, *, learner: LearnerFamily | None = None, configurations: int = 64, samples: int = R, seed: int = 0, name: str = "own",
     out: str | os.PathLike[str] | None = None, progress: Callable[[Progress], None] | None = None,
 ) -> MetaDataset:  # fmt: skip
     """Trains the same configurations on every task of a family and returns what came of it, saved to the folder `out` where one is given.

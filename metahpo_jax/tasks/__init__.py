@@ -9,6 +9,7 @@ from metahpo_jax.tasks.catalogue import Source as Source
 from metahpo_jax.tasks.csv_files import csv_family as csv_family
 from metahpo_jax.tasks.descriptors import DESCRIPTORS as DESCRIPTORS
 from metahpo_jax.tasks.descriptors import describe as describe
+from metahpo_jax.tasks.family import CatalogueFamily as CatalogueFamily
 from metahpo_jax.tasks.family import DataSet as DataSet
 from metahpo_jax.tasks.family import TaskFamily as TaskFamily
 from metahpo_jax.tasks.family import bundled as bundled

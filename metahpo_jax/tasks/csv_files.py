@@ -18,9 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from metahpo_jax.errors import DataError, StoreError
-from metahpo_jax.tasks.base import Task, TaskShape
-from metahpo_jax.tasks.descriptors import DESCRIPTORS, describe
-from metahpo_jax.tasks.family import MANY_CLASSES, DataSet, shape_bucket, to_task
+from metahpo_jax.tasks.family import MANY_CLASSES, DataSet, TaskFamily
 from metahpo_jax.tasks.preprocess import MAX_CATEGORIES, Column, RawTable, prepare
 
 if TYPE_CHECKING:
@@ -47,11 +45,13 @@ class CsvSource:
         """The file's name without its ending: the name of the task, and its base data set."""
         return self.path.stem
 
+    base = name
 
-class CsvFamily:
-    """The tasks of CSV files, in the order given: `TaskFamily` for data that no catalogue knows."""
 
-    descriptors: tuple[str, ...] = DESCRIPTORS
+class CsvFamily(TaskFamily[CsvSource]):
+    """The tasks of CSV files: each file stands for a base data set of its own."""
+
+    kind = "task"
 
     def __init__(self, sources: Iterable[CsvSource]):
         """Wrap sources, whose files are read when they are first asked for.
@@ -59,54 +59,19 @@ class CsvFamily:
         Raises:
             DataError: if two files share a name, or a name cannot be that of a task.
         """
-        self._sources: dict[str, CsvSource] = {}
-        for source in sources:
+        paths: dict[str, Path] = {}
+        for source in (sources := list(sources)):
             _check_name(source)
-            if source.name in self._sources:
+            if source.name in paths:
                 raise DataError(
-                    f"{source.path}: a task is called {source.name!r} already, after {self._sources[source.name].path}; "
-                    "rename one of the files."
+                    f"{source.path}: a task is called {source.name!r} already, after {paths[source.name]}; rename one of the files."
                 )
-            self._sources[source.name] = source
+            paths[source.name] = source.path
+        super().__init__(sources)
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """All names."""
-        return tuple(self._sources)
-
-    def info(self, name: str) -> CsvSource:
-        """The file behind a name.
-
-        Raises:
-            DataError: if the family holds no task of that name.
-        """
-        if name not in self._sources:
-            close = get_close_matches(str(name), self._sources, n=3) or list(self._sources)[:3]
-            raise DataError(
-                f"no task is called {name!r} in this family of {len(self._sources)}; did you mean {' or '.join(close)}?"
-            )
-        return self._sources[name]
-
-    def base(self, name: str) -> str:
-        """The base data set of a task, which is itself: each file stands for one of its own."""
-        return self.info(name).name
-
-    def load(self, name: str) -> DataSet:
-        """The preprocessed splits and the descriptor; cached.
-
-        Raises:
-            StoreError: if the file cannot be read.
-            DataError: if the name is unknown, or what the file holds is no classification task.
-        """
-        return _load(self.info(name))
-
-    def shape(self, name: str) -> TaskShape:
-        """The padded shape of a task that it shares with others of the family."""
-        return shape_bucket(self.load(name))
-
-    def task(self, name: str, shape: TaskShape | None = None) -> Task:
-        """The task, padded to `shape` (default: that of its family)."""
-        return to_task(self.load(name), self.shape(name) if shape is None else shape)
+    def read(self, source: CsvSource) -> DataSet:
+        """The task of a file."""
+        return _load(source)
 
 
 def csv_family(
@@ -169,21 +134,9 @@ def _load(source: CsvSource) -> DataSet:
         prepared = prepare(source.name, parse(source, content))
     except DataError as error:
         raise DataError(str(error) if str(error).startswith(str(source.path)) else f"{source.path}: {error}") from None
-    splits = ("x_train", "y_train", "x_valid", "y_valid", "x_test", "y_test")
-    arrays = {field: getattr(prepared, field) for field in splits}
-    descriptor = describe(prepared)
-    for array in (*arrays.values(), descriptor):
-        array.flags.writeable = False  # the cache hands out the same arrays every time
-    return DataSet(
-        name=source.name,
-        base=source.name,
-        source=f"{source.path.name} sha256:{hashlib.sha256(content).hexdigest()[:16]}",
-        licence="not stated",
-        simulated=False,
-        bundled=False,
-        **arrays,
-        n_classes=prepared.n_classes,
-        descriptor=descriptor,
+    digest = hashlib.sha256(content).hexdigest()[:16]
+    return DataSet.of(
+        prepared, name=source.name, base=source.base, source=f"{source.path.name} sha256:{digest}", licence="not stated"
     )
 
 

@@ -1,9 +1,11 @@
 """Task families: named data sets, loaded on demand, as arrays or as padded tasks."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
+from typing import Generic, Protocol, Self, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +14,7 @@ from metahpo_jax.errors import DataError
 from metahpo_jax.tasks.base import Split, Task, TaskShape
 from metahpo_jax.tasks.catalogue import BUNDLED, CATALOGUE, REAL, Source
 from metahpo_jax.tasks.descriptors import DESCRIPTORS, describe
-from metahpo_jax.tasks.preprocess import MAX_EVAL_ROWS, MAX_TRAIN_ROWS, prepare
+from metahpo_jax.tasks.preprocess import MAX_EVAL_ROWS, MAX_TRAIN_ROWS, Prepared, prepare
 from metahpo_jax.tasks.read import read, require
 
 FEATURE_BUCKETS = (16, 32, 64, 128)
@@ -41,6 +43,30 @@ class DataSet:
     n_classes: int
     descriptor: np.ndarray
 
+    def __post_init__(self) -> None:
+        """Families cache what they load and hand out the same arrays every time: nobody may write to them."""
+        for array in (
+            self.x_train,
+            self.y_train,
+            self.x_valid,
+            self.y_valid,
+            self.x_test,
+            self.y_test,
+            self.descriptor,
+        ):
+            array.flags.writeable = False
+
+    @classmethod
+    def of(
+        cls, prepared: Prepared, *, name: str, base: str, source: str, licence: str, simulated: bool = False, bundled: bool = False
+    ) -> Self:  # fmt: skip
+        """A prepared table under its name, with its descriptor."""
+        splits = ("x_train", "y_train", "x_valid", "y_valid", "x_test", "y_test")
+        return cls(
+            name=name, base=base, source=source, licence=licence, simulated=simulated, bundled=bundled,
+            **{split: getattr(prepared, split) for split in splits}, n_classes=prepared.n_classes, descriptor=describe(prepared),
+        )  # fmt: skip
+
     @property
     def prior_entropy(self) -> float:
         """Validation log-loss in nats of predicting the class frequencies of the training split."""
@@ -48,21 +74,34 @@ class DataSet:
         return float(-np.mean(np.log(frequencies[self.y_valid])))
 
 
-class TaskFamily:
-    """A set of data sets under their names, in the order of the catalogue."""
+class NamedSource(Protocol):
+    """Where a data set comes from."""
 
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def base(self) -> str: ...  # noqa: D102
+
+
+SourceT = TypeVar("SourceT", bound=NamedSource)
+
+
+class TaskFamily(ABC, Generic[SourceT]):
+    """A set of data sets under their names, in the order given. What they come from, and how it is read, is for subclasses to say."""
+
+    kind: str = "data set"  # what messages call one of them
     descriptors: tuple[str, ...] = DESCRIPTORS  # the names of `DataSet.descriptor`
 
-    def __init__(self, sources: Iterable[Source]):
-        """Wrap catalogue rows.
+    def __init__(self, sources: Iterable[SourceT]):
+        """Wrap sources, which are read when they are first asked for.
 
         Raises:
-            DataError: if two rows share a name.
+            DataError: if two share a name.
         """
-        self._sources: dict[str, Source] = {}
+        self._sources: dict[str, SourceT] = {}
         for source in sources:
             if source.name in self._sources:
-                raise DataError(f"two data sets of a family are called '{source.name}'; give each its own name.")
+                raise DataError(f"two of a family are called '{source.name}'; give each {self.kind} its own name.")
             self._sources[source.name] = source
 
     @property
@@ -70,31 +109,35 @@ class TaskFamily:
         """All names."""
         return tuple(self._sources)
 
-    def info(self, name: str) -> Source:
-        """The catalogue row of a data set.
+    def info(self, name: str) -> SourceT:
+        """Where a data set comes from.
 
         Raises:
-            DataError: if the family holds no data set of that name.
+            DataError: if the family holds none of that name.
         """
         if name not in self._sources:
             close = get_close_matches(str(name), self._sources, n=3) or list(self._sources)[:3]
             raise DataError(
-                f"no data set is called {name!r} in this family of {len(self._sources)}; "
-                f"did you mean {' or '.join(close)}?"
+                f"no {self.kind} is called {name!r} in this family of {len(self._sources)}; did you mean {' or '.join(close)}?"
             )
         return self._sources[name]
 
     def base(self, name: str) -> str:
-        """The base data set behind a name, also for names that only the catalogue knows."""
-        return (self._sources.get(name) or _CATALOGUE.get(name) or self.info(name)).base
+        """The base data set behind a name."""
+        return self.info(name).base
 
     def load(self, name: str) -> DataSet:
         """The preprocessed splits and the descriptor; cached.
 
         Raises:
-            DataError: if the name is unknown, its package is absent, or its table is not usable.
+            StoreError: if a file cannot be read.
+            DataError: if the name is unknown, its package or base is absent, or what it stands for is no classification task.
         """
-        return _load(self.info(name))
+        return self.read(self.info(name))
+
+    @abstractmethod
+    def read(self, source: SourceT) -> DataSet:
+        """What `load` returns."""
 
     def shape(self, name: str) -> TaskShape:
         """The padded shape of a data set that it shares with others of the family."""
@@ -105,15 +148,27 @@ class TaskFamily:
         return to_task(self.load(name), self.shape(name) if shape is None else shape)
 
 
+class CatalogueFamily(TaskFamily[Source]):
+    """Data sets of the catalogue."""
+
+    def base(self, name: str) -> str:
+        """The base data set behind a name, also for names that only the catalogue knows."""
+        return (self._sources.get(name) or _CATALOGUE.get(name) or self.info(name)).base
+
+    def read(self, source: Source) -> DataSet:
+        """The table of a package."""
+        return _load(source)
+
+
 _CATALOGUE: dict[str, Source] = {source.name: source for source in CATALOGUE}
 
 
-def bundled() -> TaskFamily:
+def bundled() -> CatalogueFamily:
     """The four classification data sets that come with scikit-learn."""
-    return TaskFamily(BUNDLED)
+    return CatalogueFamily(BUNDLED)
 
 
-def tabular() -> TaskFamily:
+def tabular() -> CatalogueFamily:
     """The real data sets that do not come with scikit-learn, one per base.
 
     Raises:
@@ -121,7 +176,7 @@ def tabular() -> TaskFamily:
     """
     for package in sorted({source.package for source in REAL}):
         require(package)
-    return TaskFamily(REAL)
+    return CatalogueFamily(REAL)
 
 
 def shape_bucket(data: DataSet) -> TaskShape:
@@ -183,21 +238,7 @@ def _pad(x: np.ndarray, y: np.ndarray, rows: int, features: int) -> Split:
 
 @cache
 def _load(source: Source) -> DataSet:
-    prepared = prepare(source.name, read(source))
-    arrays = {
-        field: getattr(prepared, field) for field in ("x_train", "y_train", "x_valid", "y_valid", "x_test", "y_test")
-    }
-    descriptor = describe(prepared)
-    for array in (*arrays.values(), descriptor):
-        array.flags.writeable = False  # the cache hands out the same arrays every time
-    return DataSet(
-        name=source.name,
-        base=source.base,
-        source=f"{source.package} {source.item}",
-        licence=source.licence,
-        simulated=source.simulated,
-        bundled=source.bundled,
-        **arrays,
-        n_classes=prepared.n_classes,
-        descriptor=descriptor,
-    )
+    return DataSet.of(
+        prepare(source.name, read(source)), name=source.name, base=source.base, source=f"{source.package} {source.item}",
+        licence=source.licence, simulated=source.simulated, bundled=source.bundled,
+    )  # fmt: skip

@@ -1,12 +1,10 @@
 """The family of image tasks: recipes in, data sets and padded tasks out."""
 
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from metahpo_jax.errors import DataError
 from metahpo_jax.tasks.base import TaskShape
 from metahpo_jax.tasks.family import DataSet, TaskFamily
 from metahpo_jax.tasks.images.bases import Base, bases, read_base, read_resized
@@ -19,9 +17,10 @@ from metahpo_jax.tasks.preprocess import stable_seed
 TRAIN_ROWS, EVAL_ROWS = 2048, 512  # of the padded tasks: one shape for each resolution
 
 
-class ImageFamily(TaskFamily):
-    """The surface of `TaskFamily` over recipes; only the tasks whose base is present have names."""
+class ImageFamily(TaskFamily[Recipe]):
+    """Image tasks by their recipes; only those whose base is present have names."""
 
+    kind = "image task"
     descriptors = IMAGE_DESCRIPTORS
 
     def __init__(self, data: Path | None = None):
@@ -35,46 +34,23 @@ class ImageFamily(TaskFamily):
         """
         self._data = data
         self._bases = bases(data)
-        every = [draw(b.name, i, b.n_classes, b.sides) for b in self._bases.values() for i in range(b.tasks)]
-        self._recipes = {recipe.name: recipe for recipe in every}
+        super().__init__(draw(b.name, i, b.n_classes, b.sides) for b in self._bases.values() for i in range(b.tasks))
         present = {base.name for base in self._bases.values() if base.find(data) is not None}
-        self._names = tuple(recipe.name for recipe in every if recipe.base in present)
+        self._names = tuple(name for name, recipe in self._sources.items() if recipe.base in present)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The tasks whose base is present."""
+        """The tasks whose base is present; `info` and `base` know the others too."""
         return self._names
 
-    def recipe(self, name: str) -> Recipe:
-        """How a task is made, whether or not its base is present.
-
-        Raises:
-            DataError: if no task has that name.
-        """
-        if name not in self._recipes:
-            close = get_close_matches(str(name), self._recipes, n=3) or list(self._recipes)[:3]
-            raise DataError(
-                f"no image task is called {name!r} among {len(self._recipes)}; did you mean {' or '.join(close)}?"
-            )
-        return self._recipes[name]
-
-    def base(self, name: str) -> str:
-        """The base data set of a task, also where it is absent."""
-        return self.recipe(name).base
-
-    def load(self, name: str) -> DataSet:
-        """The splits and the descriptor of a task; cached.
-
-        Raises:
-            DataError: if no task has that name, or its base is absent or damaged.
-        """
-        recipe = self.recipe(name)
-        base = self._bases[recipe.base]
-        return _load(recipe, base, base.locate(self._data))
+    def read(self, source: Recipe) -> DataSet:
+        """The images of a recipe."""
+        base = self._bases[source.base]
+        return _load(source, base, base.locate(self._data))
 
     def shape(self, name: str) -> TaskShape:
         """One of three, by resolution."""
-        return TaskShape(TRAIN_ROWS, EVAL_ROWS, self.recipe(name).side ** 2, MAX_CLASSES)
+        return TaskShape(TRAIN_ROWS, EVAL_ROWS, self.info(name).side ** 2, MAX_CLASSES)
 
 
 def image_tasks(data: Path | None = None) -> ImageFamily:
@@ -107,8 +83,6 @@ def _load(recipe: Recipe, base: Base, path: Path) -> DataSet:
     ends = np.cumsum([len(members) for members in rows.values()])
     x_train, x_valid, x_test, _ = np.split(x, ends)
     descriptor = describe_images(train, y[TRAIN], len(recipe.classes))
-    for array in (x_train, x_valid, x_test, *y.values(), descriptor):
-        array.flags.writeable = False  # the cache hands out the same arrays every time
     return DataSet(
         name=recipe.name,
         base=recipe.base,
