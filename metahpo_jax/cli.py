@@ -12,6 +12,8 @@ import tyro
 from metahpo_jax.errors import ConfigError, MetaHPOError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from metahpo_jax.evaluation.benchmarks import Benchmark
 
 EPILOGUE = """examples:
@@ -189,6 +191,17 @@ def share_cores(devices: int = 0) -> None:
             configure()
 
 
+def task_table(per_task: dict[str, dict[str, float]]) -> "Table":
+    """What each task of a meta-dataset has to gain."""
+    from rich.table import Table
+
+    columns = ("best", "median", "worst", "failed")
+    table = Table("task", *columns, caption="objective in nats, over the configurations; share of runs that failed")
+    for name, facts in per_task.items():
+        table.add_row(name, *(f"{facts[column]:.4f}" for column in columns))
+    return table
+
+
 def run_build(command: Build) -> None:
     """`metahpo build`."""
     from rich.console import Console
@@ -200,7 +213,7 @@ def run_build(command: Build) -> None:
     from metahpo_jax.metadata.builder import build, make_plan
 
     plan = make_plan(command.family, command.tasks, command.configurations, command.seed, command.data)
-    console = Console()
+    console = Console(markup=False, soft_wrap=True)
     console.print(
         f"{len(plan.tasks)} tasks x {plan.configurations} configurations x {len(plan.points)} points up to {plan.samples:,} samples"
     )
@@ -216,10 +229,11 @@ def run_build(command: Build) -> None:
                 lambda now: update(now.done, now.total, f"{now.per_second:.1f} trainings/s, {now.gflops:.1f} GFLOP/s"),
             )
         save_metadataset(dataset, out)
-        for name, value in summarise(dataset).items():
-            console.print(f"{name}: {value}")
-        for name, value in dataset.provenance[0].items():
-            console.print(f"{name}: {value}")
+        facts = summarise(dataset)
+        per_task = facts.pop("per_task")
+        for name, value in (facts | dataset.provenance[0]).items():
+            console.print(f"{name}: {value}", highlight=False)
+        console.print(task_table(per_task))
         console.print(f"written to {out}; {log} can be deleted")
 
 

@@ -13,7 +13,7 @@ from helpers import make_task
 from metahpo_jax.base import Learner, Status, training_keys
 from metahpo_jax.errors import ConfigError
 from metahpo_jax.learners import LearnerFamily, cnn_family, logistic_family, mlp_family
-from metahpo_jax.learners.cnn import cnn, shifted
+from metahpo_jax.learners.cnn import cnn, convolve, plain_convolution, pool
 from metahpo_jax.learners.logistic import logistic
 from metahpo_jax.learners.mlp import mlp
 from metahpo_jax.learners.noise import micro_key
@@ -166,19 +166,25 @@ def test_useful_work_is_at_most_what_is_executed(row: Row) -> None:
     np.testing.assert_array_equal(np.asarray(coarse.accumulate) * [c.micro for c in few], old)
 
 
-def test_the_gradient_of_the_fast_convolution_is_that_of_the_library() -> None:
-    from metahpo_jax.learners.cnn import convolve
-
+@pytest.mark.parametrize(
+    ("kernel", "side", "inputs"), [(3, 6, 1), (5, 6, 1), (3, 6, 4), (5, 6, 4), (5, 4, 4), (5, 3, 1)]
+)
+def test_the_fast_convolution_and_its_gradient_are_those_of_the_library(kernel: int, side: int, inputs: int) -> None:
     rng = np.random.default_rng(0)
-    weights, x = (jnp.asarray(rng.standard_normal(s), jnp.float32) for s in ((5, 3, 3, 3), (3, 6, 6, 4)))
-    cotangent = jnp.asarray(rng.standard_normal((5, 6, 6, 4)), jnp.float32)
-
-    def library(weights, x):
-        return jax.lax.conv_general_dilated(x, weights, (1, 1), "SAME", dimension_numbers=("CHWN", "OIHW", "CHWN"))
-
-    (got, pull), (want, reference) = jax.vjp(convolve, weights, x), jax.vjp(library, weights, x)
+    shapes = (4, side, side, inputs), (kernel, kernel, inputs, 5), (4, side, side, 5)
+    x, weights, cotangent = (jnp.asarray(rng.standard_normal(shape), jnp.float32) for shape in shapes)
+    (got, pull), (want, reference) = jax.vjp(convolve, x, weights), jax.vjp(plain_convolution, x, weights)
     chex.assert_trees_all_close((got, pull(cotangent)), (want, reference(cotangent)), rtol=1e-4, atol=1e-4)
-    assert shifted(x, 5).shape == (25 * 3, 36 * 4)
+
+
+def test_the_maximum_of_a_pool_gets_the_gradient_and_equal_ones_share_it() -> None:
+    x = jnp.arange(16.0).reshape(1, 4, 4, 1).at[0, 2:, :2].set(7.0)
+    value, pull = jax.vjp(pool, x)
+    np.testing.assert_array_equal(value[0, :, :, 0], [[5.0, 7.0], [7.0, 15.0]])
+    got = pull(jnp.ones_like(value))[0][0, :, :, 0]
+    np.testing.assert_array_equal(
+        got, [[0.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 1.0], [0.25, 0.25, 0.0, 0.0], [0.25, 0.25, 0.0, 1.0]]
+    )
 
 
 @pytest.mark.parametrize(

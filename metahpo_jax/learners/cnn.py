@@ -1,15 +1,18 @@
 """A convolutional network on small grey images: every hyperparameter but blocks and kernel is a traced value within a capacity.
 
-A block is convolution (stride 1, zero padding), activation, 2 x 2 max pooling where the side is even, and dropout. The channels of the last
-one are averaged over the image (Lin, Chen and Yan 2014, section 3.2) and classified by a linear layer. Channels beyond a configuration's own
+A block is convolution (stride 1, zero padding), 2 x 2 max pooling where the side is even, activation, and dropout; pooling first changes nothing
+where the activation rises, and leaves a quarter of it to compute. The channels of the last block are averaged over the image (Lin, Chen and Yan
+2014, section 3.2) and classified by a linear layer. Channels beyond a configuration's own
 are zero, as in `mlp`.
 
-Layout: batch-last, `[channels, side, side, B]`. A convolution is one matrix product with shifted copies of its input: XLA's own convolution
-with a kernel per network runs at a few per cent of a CPU's speed. Lanes are trained one after the other: the copies of one fill the cache.
+Layout: `[B, side, side, channels]`. Lanes are trained one after the other, because XLA's convolution is as fast as a CPU's matrix products with
+one kernel, and runs at a few per cent of that with a kernel per network, which is what `vmap` makes of it.
 """
 
 import functools
 import math
+import operator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +24,7 @@ from metahpo_jax.base import Array, Key, Learner, PyTree
 from metahpo_jax.errors import ConfigError
 from metahpo_jax.learners.activations import activate, with_slope
 from metahpo_jax.learners.family import LearnerFamily
-from metahpo_jax.learners.lanes import pointwise
+from metahpo_jax.learners.lanes import apart, pointwise
 from metahpo_jax.learners.noise import kept
 from metahpo_jax.learners.settings import MICRO_BATCHES, TRAINING, Settings
 from metahpo_jax.learners.supervised import Dropout, Network, TrainConfig, supervised
@@ -77,47 +80,99 @@ def sides(side: int, blocks: int) -> tuple[int, ...]:
     return tuple(out)
 
 
-def shifted(x: Array, kernel: int) -> Array:
-    """The `kernel^2` shifted copies of `x [I, S, S, B]`, zero beyond its edges, as rows `[kernel^2 * I, S * S * B]`."""
-    inputs, side, _, batch = x.shape
-    edge = kernel // 2
-    padded = jnp.pad(x, ((0, 0), (edge, edge), (edge, edge), (0, 0)))
-    copies = [padded[:, i : i + side, j : j + side] for i in range(kernel) for j in range(kernel)]
-    return jnp.stack(copies).reshape(kernel * kernel * inputs, side * side * batch)
+def per_channel(values: Array) -> Array:
+    """`[C]` as `[1, 1, 1, C]`, to be combined with `[B, S, S, C]`."""
+    return values[None, None, None, :]
+
+
+def plain_convolution(x: Array, weights: Array, edge: int | None = None) -> Array:
+    """`[B, S', S', O]` from `x [B, S, S, I]` and weights `[k, k, I, O]`: stride 1, `edge` rows of zeros on all sides or as many as keep S."""
+    padding = "SAME" if edge is None else [(edge, edge)] * 2
+    return lax.conv_general_dilated(x, weights, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def bordered(x: Array, kernel: int) -> Array:
+    """`x [B, S, S, I]` with the zeros around it that a kernel reaches."""
+    edge = (kernel // 2,) * 2
+    return jnp.pad(x, ((0, 0), edge, edge, (0, 0)))
+
+
+def many_channels(x: Array, weights: Array) -> Array:
+    """`plain_convolution` that keeps S. XLA:CPU is fast only where the kernel fits into the image: else the zeros must be in memory."""
+    if weights.shape[0] <= x.shape[1]:
+        return plain_convolution(x, weights)
+    return plain_convolution(lax.optimization_barrier(bordered(x, weights.shape[0])), weights, 0)
+
+
+def shifted(x: Array, kernel: int) -> list[Array]:
+    """The `kernel^2` shifted copies of `x [B, S, S, I]`, zero beyond its edges."""
+    side, padded = x.shape[1], bordered(x, kernel)
+    return [padded[:, i : i + side, j : j + side] for i in range(kernel) for j in range(kernel)]
 
 
 @jax.custom_vjp
-def convolve(weights: Array, x: Array) -> Array:
-    """`[O, S, S, B]` from weights `[O, I, k, k]` and `x [I, S, S, B]`: stride 1, zero padding."""
-    out, _, kernel, _ = weights.shape
-    flat = weights.transpose(0, 2, 3, 1).reshape(out, -1)
-    return (flat @ shifted(x, kernel)).reshape(out, *x.shape[1:])
+def convolve(x: Array, weights: Array) -> Array:
+    """`plain_convolution` that keeps S, with derivatives in the one layout that XLA:CPU computes fast inside a loop.
+
+    Elsewhere it brings other layouts into that one by itself, and inside a loop it falls back to code fifty times slower.
+    """
+    kernel = weights.shape[0]
+    if weights.shape[2] > 1:
+        return many_channels(x, weights)
+
+    def added_up(x: Array, weights: Array) -> Array:
+        return jnp.asarray(sum(map(operator.mul, shifted(x, kernel), map(per_channel, weights.reshape(kernel**2, -1)))))
+
+    # With a single input there is next to nothing to multiply: shifted copies are scaled and added while the output is written.
+    return apart(jnp.isfinite(x[0, 0, 0, 0]), added_up, x, weights)
 
 
-def _convolve_forward(weights: Array, x: Array) -> tuple[Array, tuple[Array, Array]]:
-    return convolve(weights, x), (weights, x)
+def _convolve_forward(x: Array, weights: Array) -> tuple[Array, tuple[Array, Array]]:
+    return convolve(x, weights), (x, weights)
 
 
 def _convolve_backward(residuals: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
-    weights, x = residuals
-    out, inputs, kernel, _ = weights.shape
-    of_weights = (
-        cotangent.reshape(out, -1) @ shifted(x, kernel).T
-    )  # the copies are made again: cheaper than keeping them
-    # Back-propagation is a convolution with the kernel turned round and its channels exchanged.
-    of_x = convolve(weights.transpose(1, 0, 2, 3)[:, :, ::-1, ::-1], cotangent)
-    return of_weights.reshape(out, kernel, kernel, inputs).transpose(0, 3, 1, 2), of_x
+    x, weights = residuals
+    kernel, _, inputs, out = weights.shape
+    of_x = many_channels(cotangent, weights[::-1, ::-1].transpose(0, 1, 3, 2))
+    if inputs == 1:
+        copies = jnp.stack(shifted(x, kernel)).reshape(kernel**2, -1)
+        return of_x, (copies @ cotangent.reshape(-1, out)).reshape(weights.shape)
+    # The images play the channels, the cotangent the kernel.
+    of_weights = plain_convolution(x.transpose(3, 1, 2, 0), cotangent.transpose(1, 2, 0, 3), kernel // 2)
+    return of_x, of_weights.transpose(1, 2, 0, 3)
 
 
 convolve.defvjp(_convolve_forward, _convolve_backward)
 
 
+@jax.custom_vjp
+def larger(x: Array) -> Array:
+    """The larger of each pair of rows, `[..., n]` of `x [..., 2, n]`; of equal numbers, each is held responsible for half."""
+    return jnp.maximum(x[..., 0, :], x[..., 1, :])
+
+
+def _larger_forward(x: Array) -> tuple[Array, tuple[Array, Array]]:
+    value = jnp.maximum(x[..., 0, :], x[..., 1, :])
+    return value, (x, value)
+
+
+def _larger_backward(residuals: tuple[Array, Array], cotangent: Array) -> tuple[Array]:
+    x, value = residuals
+    share = jnp.where(x[..., 0, :] == x[..., 1, :], 0.5 * cotangent, cotangent)
+    return (jnp.where(x == value[..., None, :], share[..., None, :], 0.0),)
+
+
+larger.defvjp(_larger_forward, _larger_backward)
+
+
 def pool(x: Array) -> Array:
-    """2 x 2 maxima of `[I, S, S, B]` where S is even, else `x`."""
-    channels, side, _, batch = x.shape
+    """2 x 2 maxima of `[B, S, S, C]` where S is even, else `x`; of rows first, which leaves long runs to compare."""
+    batch, side, _, channels = x.shape
     if side % 2:
         return x
-    return x.reshape(channels, side // 2, 2, side // 2, 2, batch).max((2, 4))
+    pairs = larger(x.reshape(batch, side // 2, 2, side * channels))
+    return larger(pairs.reshape(batch, side // 2, side // 2, 2, channels))
 
 
 def network(blocks: int, channels: int, kernel: int, side: int, activations: tuple[str, ...]) -> Network:
@@ -132,17 +187,18 @@ def network(blocks: int, channels: int, kernel: int, side: int, activations: tup
         keys = jax.random.split(key, blocks + 1)
         layers, before, real = [], jnp.ones((1,), bool), jnp.ones((), jnp.int32)
         for layer in range(blocks):
-            noise = jax.random.normal(keys[layer], (channels, before.shape[0], kernel, kernel), dtype)
+            noise = jax.random.normal(keys[layer], (kernel, kernel, before.shape[0], channels), dtype)
             scale = jnp.sqrt(2.0 / (real * kernel * kernel)).astype(dtype)
-            mask = exists[:, None, None, None] & before[None, :, None, None]
-            layers.append((jnp.where(mask, noise * scale, 0.0), jnp.zeros((channels,), dtype)))
+            layers.append(
+                (
+                    jnp.where((before[:, None] & exists[None, :])[None, None], noise * scale, 0.0),
+                    jnp.zeros((channels,), dtype),
+                )
+            )
             before, real = exists, jnp.asarray(h.channels, jnp.int32)
         noise = jax.random.normal(keys[-1], (classes, channels), dtype) / jnp.sqrt(real.astype(dtype))
         layers.append((jnp.where(task.class_mask[:, None] & exists[None, :], noise, 0.0), jnp.zeros((classes,), dtype)))
         return layers
-
-    def images(x: Array) -> Array:
-        return x.T.reshape(1, side, side, x.shape[0])
 
     def dropped(noise: Dropout | None, layer: int, hidden: Array) -> Array:
         if noise is None:
@@ -150,27 +206,30 @@ def network(blocks: int, channels: int, kernel: int, side: int, activations: tup
         bits = noise.bits[starts[layer] : starts[layer + 1]].reshape(hidden.shape)
         return jnp.where(kept(bits, noise.rate), hidden / (1.0 - noise.rate), 0.0)
 
-    def logits(activation: Array, layers: PyTree, x: Array, noise: Dropout | None) -> Array:
-        hidden = images(x)
+    def through(
+        convolution: Callable[[Array, Array], Array], activated: Callable[[Array], Array], layers: PyTree, x: Array, noise: Dropout | None
+    ) -> Array:  # fmt: skip
+        hidden = x.reshape(-1, side, side, 1)
         for layer, (weights, biases) in enumerate(layers[:-1]):
-            z = lax.conv_general_dilated(hidden, weights, (1, 1), "SAME", dimension_numbers=("CHWN", "OIHW", "CHWN"))
-            hidden = dropped(noise, layer, pool(activate(activation, z + biases[:, None, None, None], activations)))
+            hidden = dropped(noise, layer, activated(pool(convolution(hidden, weights)) + per_channel(biases)))
         weights, biases = layers[-1]
-        return weights @ hidden.mean((1, 2)) + biases[:, None]
+        return weights @ hidden.mean((1, 2)).T + biases[:, None]
+
+    def logits(activation: Array, layers: PyTree, x: Array, noise: Dropout | None) -> Array:
+        return through(plain_convolution, lambda z: activate(activation, z, activations), layers, x, noise)
 
     def fast(activation: Array, layers: PyTree, x: Array, noise: Dropout | None) -> Array:
-        hidden = images(x)
-        for layer, (weights, biases) in enumerate(layers[:-1]):
-            z = convolve(weights, hidden) + biases[:, None, None, None]
-            hidden = pointwise(z, *with_slope(activation, lax.stop_gradient(z), activations))
-            hidden = dropped(noise, layer, pool(hidden))
-        weights, biases = layers[-1]
-        return weights @ hidden.mean((1, 2)) + biases[:, None]
+        def activated(z: Array) -> Array:
+            return pointwise(z, *with_slope(activation, lax.stop_gradient(z), activations))
+
+        return through(convolve, activated, layers, x, noise)
 
     def lanes(activation: Array, layers: PyTree, x: Array, noise: Dropout | None) -> Array:
-        if noise is None:
-            return jax.vmap(lambda a, p: fast(a, p, x, None))(activation, layers)
-        return jax.vmap(lambda a, p, rate: fast(a, p, x, Dropout(rate, noise.bits)))(activation, layers, noise.rate)
+        def lane(i: int) -> Array:
+            rate = None if noise is None else Dropout(noise.rate[i], noise.bits)
+            return fast(activation[i], jax.tree.map(lambda leaf: leaf[i], layers), x, rate)
+
+        return jnp.stack([lane(i) for i in range(activation.shape[0])])  # not `vmap`: see above
 
     return Network(
         init=init,

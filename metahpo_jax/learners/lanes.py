@@ -17,10 +17,8 @@ from metahpo_jax.base import Array
 
 # What follows was measured on x86-64 CPUs.
 FEW = 4  # up to so many outputs are back-propagated by sums of outer products, which fuse with what follows
-LONG, PART = (
-    128,
-    16,
-)  # batches from which so many samples are better summed side by side than by a product with few rows
+LONG = 128  # batches from which ...
+PART = 16  # ... so many samples are better summed side by side than by a product with few rows
 TILE = 8  # columns of a matrix product that cost no more than one
 
 

@@ -1,6 +1,7 @@
 """The compiled programs: whole training runs of a group, one chunk after the other on each device, one share per device."""
 
 import math
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -96,7 +97,8 @@ def group_program(learner: Learner, schedule: Schedule) -> Callable[[Array, PyTr
 
 
 Call = Callable[[np.ndarray, PyTree, Task], tuple[Curve, Array]]
-_COMPILED: dict[tuple, Call] = {}
+_COMPILED: OrderedDict[tuple, Call] = OrderedDict()  # the last used ones, the latest at the end
+MOST_PROGRAMS = 48  # kept; each holds hundreds of the 65,530 memory maps that Linux grants a process
 
 
 def _name(family: LearnerFamily, group: Group, schedule: Schedule) -> tuple:
@@ -109,9 +111,12 @@ def is_compiled(family: LearnerFamily, group: Group, schedule: Schedule) -> bool
 
 
 def compiled(family: LearnerFamily, group: Group, schedule: Schedule, arguments: Callable[[], tuple]) -> Call:
-    """The program of a group, compiled once per process; `arguments()` are those of any of its calls."""
+    """The program of a group, compiled unless it is among the last `MOST_PROGRAMS`; `arguments()` are those of any of its calls."""
     name = _name(family, group, schedule)
     if name not in _COMPILED:
         learner = family.learner(group.capacity, group.shape, schedule.horizon, schedule.points)
         _COMPILED[name] = jax.jit(group_program(learner, schedule)).lower(*arguments()).compile()
+    _COMPILED.move_to_end(name)
+    while len(_COMPILED) > MOST_PROGRAMS:
+        _COMPILED.popitem(last=False)
     return _COMPILED[name]
