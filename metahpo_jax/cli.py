@@ -3,7 +3,7 @@
 import contextlib
 import os
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,6 +21,7 @@ EPILOGUE = """examples:
   metahpo bench --benchmark tabular --methods random,portfolio,gp,pretrained_gp --trials 50 --seeds 5 --out tabular.json
   metahpo build --family tabular --tasks 48 --configurations 256 --out my_metadataset
   metahpo look my_metadataset --out look.html
+  metahpo select my_metadataset --configurations 64 --out small
   metahpo import runs.csv --space space.toml --task dataset --loss error --out my_table
   metahpo bench --benchmark my_table --methods random,portfolio,gp --trials 20 --out my_table.json
   metahpo bench --benchmark lcbench --data DATA --out lcbench.json
@@ -53,11 +54,25 @@ class Build:
 
 
 @dataclass(frozen=True)
+class Select:
+    """Write part of a meta-dataset: some of its tasks, or its first configurations."""
+
+    dataset: tyro.conf.Positional[str]
+    """Folder of a meta-dataset, or tabular, images or bundled."""
+    out: Path
+    """Folder of the part."""
+    tasks: str = ""
+    """Names, separated by commas; all by default."""
+    configurations: int | None = None
+    """How many, from the first; all by default."""
+
+
+@dataclass(frozen=True)
 class Look:
     """Draw a meta-dataset on one page: learning curves, which hyperparameters matter, what is covered, which tasks are alike."""
 
     dataset: tyro.conf.Positional[str]
-    """Folder of a meta-dataset, or tabular or bundled."""
+    """Folder of a meta-dataset, or tabular, images or bundled."""
     out: Path = Path("look.html")
     """The page: self-contained."""
 
@@ -69,7 +84,7 @@ class Bench:
     out: Path
     """JSON file of the result; raw curves (.npz), a picture (.png) and a page (.html) go beside it."""
     benchmark: str = "tabular"
-    """tabular, bundled, lcbench, svm, svm143, taskset, taskset-family, taskset-shift, openml100, hpob, hpob-cold, or the folder of a
+    """tabular, images, bundled, lcbench, svm, svm143, taskset, taskset-family, taskset-shift, openml100, hpob, hpob-cold, or the folder of a
     meta-dataset that `metahpo import` or `metahpo build` wrote."""
     methods: str = ""
     """Names, separated by commas; portfolio_then_X opens any method X with a portfolio. All that apply by default."""
@@ -154,6 +169,7 @@ def main(arguments: list[str] | None = None) -> int:
         | Annotated[Build, tyro.conf.subcommand("build")]
         | Annotated[Import, tyro.conf.subcommand("import")]
         | Annotated[Look, tyro.conf.subcommand("look")]
+        | Annotated[Select, tyro.conf.subcommand("select")]
     )
     try:
         command = tyro.cli(
@@ -169,6 +185,7 @@ def main(arguments: list[str] | None = None) -> int:
             Demo: run_demo,
             Import: run_import,
             Look: run_look,
+            Select: run_select,
         }
         runners[type(command)](command)
     except MetaHPOError as error:
@@ -206,8 +223,10 @@ def run_build(command: Build) -> None:
     """`metahpo build`."""
     from rich.console import Console
 
-    if command.devices < 0 or command.again < 0:
-        raise ConfigError(f"devices and again must be at least 0, got {command.devices} and {command.again}.")
+    if command.devices < 0 or command.again < 0 or command.again == 1:
+        raise ConfigError(
+            f"devices must be at least 0, again 0 or at least 2, got {command.devices} and {command.again}."
+        )
     share_cores(command.devices)
     from metahpo_jax.metadata import save_metadataset, summarise
     from metahpo_jax.metadata.builder import build, make_plan
@@ -246,6 +265,21 @@ def run_look(command: Look) -> None:
     require_writable_file(command.out)
     write_survey(command.out, load_metadataset(command.dataset, strict=False))
     print(f"written to {command.out}")
+
+
+def run_select(command: Select) -> None:
+    """`metahpo select`."""
+    from metahpo_jax.metadata import load_metadataset, save_metadataset
+
+    whole = dataset = load_metadataset(command.dataset, strict=False)
+    if command.tasks:
+        dataset = dataset.select(name.strip() for name in command.tasks.split(","))
+    if command.configurations is not None:
+        dataset = dataset.first(command.configurations)
+    origin = {"part_of": whole.content_hash, "tasks": len(dataset.tasks), "configurations": len(dataset.u)}
+    dataset = replace(dataset, provenance=(*dataset.provenance, origin))
+    save_metadataset(dataset, command.out)
+    print(f"{len(dataset.tasks)} tasks x {len(dataset.u)} configurations written to {command.out}")
 
 
 def run_import(command: Import) -> None:

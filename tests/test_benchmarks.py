@@ -11,11 +11,11 @@ from metahpo_jax.errors import ConfigError, StoreError
 from metahpo_jax.evaluation.benchmarks import BENCHMARKS, HPOB_STARTS, Benchmark, hpob_starts, load_benchmark
 from metahpo_jax.evaluation.protocol import run_benchmark
 from metahpo_jax.evaluation.splits import by_base
-from metahpo_jax.metadata import save_archive
+from metahpo_jax.metadata import PACKAGED, save_archive
 
 TRIALS = 100
 SEEDS = 5
-NEEDS_DATA = [name for name in BENCHMARKS if name not in ("tabular", "bundled")]
+NEEDS_DATA = [name for name in BENCHMARKS if name not in PACKAGED]
 
 
 @pytest.fixture(scope="module")

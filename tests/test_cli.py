@@ -98,6 +98,9 @@ BAD = {
         ["build", "--family", "bundled", "--tasks", "1", "--out", "{tmp}/file/d"],
         "file",
     ),
+    "too few to select": (["select", "bundled", "--configurations", "1", "--out", "{tmp}/d"], "configurations"),
+    "nothing like it": (["select", "bundled", "--tasks", "wein", "--out", "{tmp}/d"], "wine"),
+    "once more is too little": (["build", "--family", "bundled", "--again", "1", "--out", "{tmp}/d"], "again"),
     "too few devices": (["build", "--family", "bundled", "--devices", "-1", "--out", "{tmp}/d"], "devices"),
 }
 
@@ -132,12 +135,26 @@ def test_help_shows_examples_and_starts_quickly_without_jax_work() -> None:
         assert word in run.stdout
 
 
-def test_the_recorded_meta_dataset_is_what_the_issue_asks_for() -> None:
+def test_the_recorded_meta_datasets_are_what_the_issue_asks_for() -> None:
     from metahpo_jax.metadata import load_metadataset
     from metahpo_jax.population import POINTS
 
-    data = load_metadataset()
-    assert len(data.bases) >= 40 and len(data.u) == 256
+    data, images = load_metadataset(), load_metadataset("images")
+    assert len(data.bases) == len(data.tasks) >= 60 and len(data.u) == 256
     assert data.fidelity.tolist() == list(POINTS) and data.fidelity[-1] == 62_208
     assert not {"iris", "wine", "breast_cancer", "digits"} & set(data.bases)
     assert np.isfinite(data.objective()).all()
+    assert len(images.tasks) == 100 and len(images.bases) >= 5 and len(images.u) == 128
+    assert list(images.space) == ["blocks", "batch_size", "learning_rate", "dropout"]
+
+
+def test_a_part_of_a_meta_dataset_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from metahpo_jax.metadata import load_metadataset
+
+    out = tmp_path / "part"
+    assert main(["select", "bundled", "--tasks", "wine, iris", "--configurations", "8", "--out", str(out)]) == 0
+    assert "2 tasks x 8 configurations" in capsys.readouterr().out
+    part, whole = load_metadataset(out), load_metadataset("bundled")
+    assert [task.name for task in part.tasks] == ["wine", "iris"]
+    np.testing.assert_array_equal(part.valid_loss[0], whole.valid_loss[whole.index("wine"), :8])
+    assert part.provenance[-1] == {"part_of": whole.content_hash, "tasks": 2, "configurations": 8}

@@ -12,11 +12,12 @@ from helpers import make_task
 
 from metahpo_jax.base import Learner, Status, training_keys
 from metahpo_jax.errors import ConfigError
-from metahpo_jax.learners import LearnerFamily, cnn_family, logistic_family, mlp_family
+from metahpo_jax.learners import LearnerFamily, cnn_family, logistic_family, mlp_family, mlp_space
 from metahpo_jax.learners.cnn import cnn, convolve, plain_convolution, pool
 from metahpo_jax.learners.logistic import logistic
 from metahpo_jax.learners.mlp import mlp
 from metahpo_jax.learners.noise import micro_key
+from metahpo_jax.learners.settings import Settings
 from metahpo_jax.population.plan import shape_of
 
 STEPS = 50
@@ -30,10 +31,11 @@ class Row(NamedTuple):
     padded: tuple[int, int]  # features and classes
 
 
+FIXED = {"depth": 1, "width": 10, "batch_size": 128, "activation": "relu", "optimiser": "momentum", "dropout": 0.0}
 FAMILIES = {
     "mlp": Row(mlp_family(depth=2), mlp, (8, 4)),
-    "mlp_fixed": Row(mlp_family(depth=1, width=10, activation="relu", optimiser="momentum", dropout=0.0), mlp, (8, 4)),
-    "cnn": Row(cnn_family(blocks=1, kernel=3), lambda *a, **k: cnn(*a, side=6, **k), (36, 4)),
+    "mlp_fixed": Row(mlp_family(**FIXED), lambda *a, **k: mlp(*a, settings=Settings(mlp_space(), FIXED), **k), (10, 4)),
+    "cnn": Row(cnn_family(blocks=2, kernel=5), lambda *a, **k: cnn(*a, side=6, **k), (36, 4)),
     "logistic": Row(logistic_family(), logistic, (8, 4)),
 }
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import make_task
@@ -13,7 +14,8 @@ from metahpo_jax.base import Status
 from metahpo_jax.errors import ConfigError, StoreError
 from metahpo_jax.learners import capacities, logistic_family, mlp_family
 from metahpo_jax.population import ResultLog, Rung, configure, train_population
-from metahpo_jax.population.plan import executed_flops, plan
+from metahpo_jax.population.plan import executed_flops, plan, shape_of
+from metahpo_jax.population.programs import Schedule, whole_runs
 from metahpo_jax.tasks import TaskShape
 
 FAMILY = logistic_family()  # three capacities that compile fast
@@ -96,6 +98,47 @@ def test_only_the_best_of_a_rung_go_on() -> None:
         halved.curve.valid_loss[0, 0, survivors], whole.curve.valid_loss[0, 0, survivors], rtol=1e-4
     )
     assert (np.asarray(halved.curve.status)[0, 0][~kept] == Status.STOPPED).all()
+
+
+def test_padding_takes_no_place_at_a_rung() -> None:
+    family = logistic_family(batch_size=16)
+    config, (capacity, *_) = family.configs(points(family, 5, seed=1))
+    learner = family.learner(capacity, shape_of(TASKS[0]), 768, (256, 768))
+    lanes = np.asarray([0, 1, 2, 3, 4, 4, 4, 4])
+
+    def finished(rungs: tuple[Rung, ...]) -> np.ndarray:
+        h = jax.tree.map(lambda x: jnp.asarray(x[lanes]), config)
+        schedule = Schedule(768, (256, 768), rungs)
+        run = jax.jit(lambda key: whole_runs(learner, schedule, key, h, TASKS[0], jnp.int32(5))[0])
+        return np.asarray(run(jax.random.key(0)).valid_loss)
+
+    loss = finished(())[:5, 0]
+    kept = np.isfinite(finished((Rung(256, 0.5),))[:5, 1])
+    assert np.flatnonzero(~kept).tolist() == [int(np.argmax(loss))], (
+        "four of eight lanes go on: all real ones but the worst"
+    )
+
+
+def test_training_ends_at_the_last_point() -> None:
+    family = logistic_family(batch_size=16)
+    short, long = (
+        train_population(family, points(family, 2), TASKS[:1], keys(1, 1), horizon=768, points=p)
+        for p in ((256,), (256, 768))
+    )
+    np.testing.assert_array_equal(short.curve.valid_loss[..., 0], long.curve.valid_loss[..., 0])
+    assert short.executed == long.executed / 3
+
+
+@pytest.mark.parametrize("content", [b"", b"mh", b"notes on my paper, which are longer than a header"])
+def test_only_a_log_that_was_begun_is_written_to(content: bytes, tmp_path) -> None:
+    path = tmp_path / "paper.log"
+    path.write_bytes(content)
+    if b"mhpo".startswith(content):
+        ResultLog(path, "one").close()
+    else:
+        with pytest.raises(StoreError, match="not the log of a build"):
+            ResultLog(path, "one")
+        assert path.read_bytes() == content
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from collections.abc import Callable
 KIND, SIZE, PROBLEM, DEVICES = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
 os.environ.pop("XLA_FLAGS", None)
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
-if KIND not in ("vmap", "mixed_vmap"):  # those run with JAX's defaults
+if not KIND.endswith("vmap"):  # those run with JAX's defaults
     os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
 
 import numpy as np
@@ -28,8 +28,10 @@ import jax.numpy as jnp
 
 from experiments.speed_population import config, problem
 from metahpo_jax.base import training_keys
-from metahpo_jax.learners import MLPConfig, mlp_family
+from metahpo_jax.learners import MLPConfig, cnn_family, mlp_family
+from metahpo_jax.learners.cnn import cnn, cnn_space
 from metahpo_jax.learners.mlp import mlp
+from metahpo_jax.learners.settings import Settings
 from metahpo_jax.population import train_population
 from metahpo_jax.population.plan import executed_flops, plan, shape_of
 
@@ -142,6 +144,44 @@ def mixed_vmap() -> tuple[Rep, float]:
     )
 
 
+def image_task():
+    """Noise in ten classes, as images."""
+    rng = np.random.default_rng(config.SEED)
+    x = rng.standard_normal((2048, config.IMAGE_SIDE**2)).astype(np.float32)
+    return problem.task_of(x, np.arange(len(x), dtype=np.int32) % config.IMAGE_CLASSES)
+
+
+def convolution() -> tuple[Rep, float]:
+    """The engine on convolutional networks of one structure."""
+    family, u, task = cnn_family(**config.CONVOLUTION), convolution_points(), image_task()
+    samples = config.CONVOLUTION_SAMPLES
+
+    def rep() -> float:
+        return float(
+            np.nanmean(train_population(family, u, [task], KEYS, horizon=samples, points=(samples,)).curve.train_loss)
+        )
+
+    return rep, float(family.useful(*family.configs(u), task).sum()) * samples
+
+
+def convolution_vmap() -> tuple[Rep, float]:
+    """One `vmap` over the same networks, for fewer samples."""
+    family, u, task = cnn_family(**config.CONVOLUTION), convolution_points(), image_task()
+    samples = config.CONVOLUTION_SAMPLES_VMAP
+    settings, capacities = family.configs(u)
+    learner = cnn(
+        capacities[0], side=config.IMAGE_SIDE, horizon=samples, points=(samples,), settings=Settings(cnn_space(), config.CONVOLUTION),
+        fused=False,
+    )  # fmt: skip
+    call, h = jax.jit(whole(learner, samples)), jax.tree.map(jnp.asarray, settings)
+    return lambda: float(np.nanmean(call(h, task))), float(family.useful(settings, capacities, task).sum()) * samples
+
+
+def convolution_points() -> np.ndarray:
+    """Rates and decays, `[models, 2]`."""
+    return np.random.default_rng(config.SEED).random((config.CONVOLUTION_MODELS, 2)).astype(np.float32) * 0.75
+
+
 def product() -> tuple[Rep, float]:
     """The limit: 1024 x 1024 matrix products, one per device."""
     devices = jax.devices()
@@ -193,7 +233,8 @@ def useful_share() -> float:
 def main() -> None:
     """Warms up, says so, and repeats on demand."""
     make = {
-        "ours": ours, "vmap": vmap, "mixed": mixed, "unmasked": unmasked, "mixed_vmap": mixed_vmap, "product": product, "count": count,
+        "ours": ours, "vmap": vmap, "mixed": mixed, "unmasked": unmasked, "mixed_vmap": mixed_vmap, "convolution": convolution,
+        "convolution_vmap": convolution_vmap, "product": product, "count": count,
     }[KIND]  # fmt: skip
     rep, work = make()
     began = time.perf_counter()

@@ -240,8 +240,7 @@ def tabular_benchmark(archive: Archive) -> Benchmark:
 
 
 BENCHMARKS: dict[str, Callable[[Path | None], Benchmark]] = {
-    "tabular": lambda data: recorded_benchmark("tabular"),
-    "bundled": lambda data: recorded_benchmark("bundled"),
+    **{name: lambda data, name=name: recorded_benchmark(name) for name in PACKAGED},
     "lcbench": lcbench_benchmark,
     "svm": svm_benchmark,
     "svm143": svm143_benchmark,

@@ -277,6 +277,12 @@ def cnn_family(**fixed: Any) -> LearnerFamily:
     """Convolutional networks over `cnn_space()`, less what is `fixed`, on tasks of square grey images."""
     settings = Settings(cnn_space(), fixed)
 
+    def learner(capacity: CNNCapacity, shape: TaskShape, horizon: int, points: tuple[int, ...]) -> Learner:
+        fused = jax.default_backend() == "cpu"  # an accelerator convolves with many kernels at once
+        return cnn(
+            capacity, side=side_of(shape.features), horizon=horizon, points=points, settings=settings, fused=fused
+        )
+
     def useful(config: CNNConfig, touched: list[CNNCapacity], task: Task) -> np.ndarray:
         side, classes = side_of(task.train.x.shape[-1]), int(np.sum(np.asarray(task.class_mask)))
         rows = zip(np.asarray(config.channels), touched, strict=True)
@@ -288,17 +294,15 @@ def cnn_family(**fixed: Any) -> LearnerFamily:
 
     def working_set(capacity: CNNCapacity, shape: TaskShape) -> int:
         areas = [s * s for s in sides(side_of(shape.features), capacity.blocks)[:-1]]
-        per_row = [area * capacity.channels * (capacity.kernel**2 + 3) for area in areas]
-        return 4 * capacity.micro * max(per_row)
+        return 4 * capacity.micro * capacity.channels * 3 * sum(areas)  # what is kept for the way back, and two more
 
     return LearnerFamily(
         name="cnn",
         space=settings.space,
+        fixed=tuple(sorted(settings.fixed.items())),
         configs=lambda u: cnn_configs(np.asarray(u), settings),
         coarsen=coarsen,
-        learner=lambda capacity, shape, horizon, points: cnn(
-            capacity, side=side_of(shape.features), horizon=horizon, points=points, settings=settings
-        ),
+        learner=learner,
         useful=useful,
         executed=executed,
         working_set=working_set,

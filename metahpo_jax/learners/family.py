@@ -17,9 +17,9 @@ class LearnerFamily(NamedTuple):
 
     name: str
     space: Space
-    configs: Callable[
-        [np.ndarray], tuple[PyTree, list[Capacity]]
-    ]  # `u [N, D]` -> hyperparameters `[N]` (NumPy), capacities
+    fixed: tuple[tuple[str, Any], ...]  # hyperparameters outside the space, and their values
+    # `u [N, D]` -> hyperparameters `[N]` (NumPy), capacities
+    configs: Callable[[np.ndarray], tuple[PyTree, list[Capacity]]]
     coarsen: Callable[[PyTree, list[Capacity]], tuple[PyTree, list[Capacity]]]  # the same networks in fewer capacities
     learner: Callable[[Capacity, TaskShape, int, tuple[int, ...]], Learner]  # capacity, shape, horizon, points
     useful: Callable[[PyTree, list[Capacity], Task], np.ndarray]  # FLOPs `[N]` of one training sample, without padding

@@ -74,6 +74,7 @@ def logistic_family(**fixed: Any) -> LearnerFamily:
     return LearnerFamily(
         name="logistic",
         space=settings.space,
+        fixed=tuple(sorted(settings.fixed.items())),
         configs=lambda u: logistic_configs(np.asarray(u), settings),
         coarsen=coarsen,
         learner=lambda capacity, _shape, horizon, points: logistic(

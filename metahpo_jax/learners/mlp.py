@@ -169,6 +169,7 @@ def mlp_family(**fixed: Any) -> LearnerFamily:
     return LearnerFamily(
         name="mlp",
         space=settings.space,
+        fixed=tuple(sorted(settings.fixed.items())),
         configs=lambda u: mlp_configs(u, settings),
         coarsen=coarsen,
         learner=lambda capacity, _shape, horizon, points: mlp(

@@ -11,6 +11,7 @@ import platform
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -83,10 +84,11 @@ class BuildPlan:
 
     def identity(self, data: list[DataSet]) -> str:
         """Text that runs of one build share and runs of another do not: settings and contents."""
-        sums = [zlib.crc32(d.x_train.tobytes() + d.y_train.tobytes() + d.x_valid.tobytes()) for d in data]
+        splits = ("x_train", "y_train", "x_valid", "y_valid", "x_test", "y_test")
+        sums = [[zlib.crc32(getattr(d, split).tobytes()) for split in splits] for d in data]
         fields = [
-            RECIPE, self.name, self.learner.name, self.learner.space.hash, self.tasks, self.configurations, self.seed, self.training_seed,
-            self.points, sums,
+            RECIPE, self.name, self.learner.name, self.learner.space.hash, self.learner.fixed, self.tasks, self.configurations, self.seed,
+            self.training_seed, self.points, sums,
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(fields).encode()).hexdigest()
 
@@ -113,17 +115,17 @@ def make_plan(name: str, count: int | None, configs: int, seed: int, data: Path 
     """The first `count` tasks of an edition (all when None) that are not wider than its limit.
 
     Raises:
-      ConfigError: for an unknown edition, or numbers below 1.
+      ConfigError: for an unknown edition, no task, or fewer than two configurations.
     """
     if name not in EDITIONS:
         raise ConfigError(f"family must be one of {', '.join(EDITIONS)}, got {name!r}.")
-    for what, value in (("tasks", 1 if count is None else count), ("configurations", configs)):
-        if value < 1:
-            raise ConfigError(f"{what} must be at least 1, got {value}.")
+    for what, value, least in (("tasks", 1 if count is None else count, 1), ("configurations", configs, 2)):
+        if value < least:
+            raise ConfigError(f"{what} must be at least {least}, got {value}.")
     edition = EDITIONS[name]
     family = edition.tasks(data)
-    fitting = [n for n in family.names if family.shape(n).features <= edition.most_features]
-    return BuildPlan(name, family, edition.learner(), tuple(fitting[:count]), configs, seed, samples=edition.samples)
+    fitting = tuple(islice((n for n in family.names if family.shape(n).features <= edition.most_features), count))
+    return BuildPlan(name, family, edition.learner(), fitting, configs, seed, samples=edition.samples)
 
 
 def build(plan: BuildPlan, log: Path, progress: Callable[[Progress], None] | None = None) -> MetaDataset:
@@ -159,7 +161,8 @@ def build(plan: BuildPlan, log: Path, progress: Callable[[Progress], None] | Non
         "cores": os.cpu_count(), "system": platform.system(), "devices": len(jax.local_devices()), "trainings": trainings,
         "seconds": round(done.seconds, 1), "trainings_per_second": round(trainings / max(done.seconds, 1e-9), 2),
         "useful_flops": useful, "executed_flops": done.executed, "useful_gflops_per_second": round(useful / max(done.seconds, 1e-9) / 1e9, 1),
-        "programs_of_last_call": latest[0].programs,
+        "shapes_and_capacities": done.programs, "programs_of_last_call": latest[0].programs, "learner": plan.learner.name,
+        "fixed": dict(plan.learner.fixed),
     }  # fmt: skip
     return MetaDataset(
         name=plan.name,

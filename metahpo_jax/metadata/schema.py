@@ -116,6 +116,17 @@ class MetaDataset:
             **per_task,
         )
 
+    def first(self, configurations: int) -> "MetaDataset":
+        """The meta-dataset of the first so many configurations, which are Sobol points where `build` made them: fewer are as evenly spread.
+
+        Raises:
+          DataError: when there are not so many, or fewer than 2 are asked for.
+        """
+        if not 2 <= configurations <= len(self.u):
+            raise DataError(f"{self.name}: expected 2 to {len(self.u)} configurations, got {configurations}.")
+        fields = {name: getattr(self, name)[:, :configurations] for name in (*CURVES, "flops", "status", "diverged_at")}
+        return replace(self, u=self.u[:configurations], **fields)
+
     def without_base(self, base: str) -> "MetaDataset":
         """The meta-dataset without the tasks made of a base data set: all of it when there are none.
 

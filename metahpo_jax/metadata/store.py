@@ -23,7 +23,8 @@ from metahpo_jax.metadata.schema import MetaDataset
 
 PROVENANCE = "provenance.jsonl"
 DEFAULT = "tabular"
-PACKAGED = (DEFAULT, "bundled")  # recorded by this project; the second is for reference on scikit-learn's own data sets
+# Recorded by this project; `bundled`, on scikit-learn's own data sets, is what the demo looks trainings up in.
+PACKAGED = (DEFAULT, "images", "bundled")
 BUILD = "make it with `metahpo build --out FOLDER`"
 _FIELDS = {
     "name": str,
@@ -66,7 +67,7 @@ def save_metadataset(dataset: MetaDataset, directory: str | os.PathLike[str]) ->
 
 
 def load_metadataset(directory_or_name: str | os.PathLike[str] | None = None, *, strict: bool = True) -> MetaDataset:
-    """Reads a folder, or one of the meta-datasets that come with the package: "tabular" (also None) or "bundled".
+    """Reads a folder, or one of the meta-datasets that come with the package: "tabular" (also None), "images" or "bundled".
 
     Args:
       directory_or_name: a folder that `save_metadataset` wrote.

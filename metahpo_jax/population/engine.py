@@ -61,7 +61,7 @@ def train_population(
       keys: `[T, S]`, of the runs: `run_key(key, task, seed)`. Minibatches follow from them alone; initial weights and dropout noise also from
         the capacity and the task's padded shape, whose size their arrays have.
       horizon: samples of a whole run, which the schedules refer to.
-      points: samples at which curves are recorded, increasing multiples of the largest micro-batch.
+      points: samples at which curves are recorded, increasing multiples of the largest micro-batch; training ends at the last.
       rungs: successive halving among the lanes of a chunk: configurations of one task, seed and capacity.
       coarse: few capacities and chunks of one width: right for a handful of trials at a time, whose programs should be compiled once.
       log: where finished work is written, and read back from when the same call is made again.
@@ -95,7 +95,7 @@ def train_population(
         if progress is not None:
             progress(now._replace(seconds=time.perf_counter() - began))
 
-    finished: set[tuple[int, int, int]] = set()
+    finished: set[tuple] = set()
     for record in log or ():
         out.add(record)
         finished |= {identity(run) for run in runs_in(record)}
@@ -114,14 +114,16 @@ def train_population(
             out.add(record)
             useful = sum(float(per_sample[run.task, list(run.lanes[: run.real])].sum()) for run in runs)
             real = sum(run.real for run in runs)
-            now = now._replace(done=now.done + real, trained=now.trained + real, flops=now.flops + useful * horizon)
+            now = now._replace(
+                done=now.done + real, trained=now.trained + real, flops=now.flops + useful * schedule.points[-1]
+            )
             report()
-    return out.population(per_sample, schedule.points, executed_flops(family, groups, horizon))
+    return out.population(per_sample, schedule.points, executed_flops(family, groups, schedule.points[-1]), len(groups))
 
 
-def identity(run: Run) -> tuple[int, int, int]:
-    """What tells a run from all others of a population."""
-    return run.task, run.seed, run.lanes[0]
+def identity(run: Run) -> tuple:
+    """What tells a run from all others of a population, also from those of a plan with other chunks."""
+    return run.task, run.seed, run.lanes[: run.real]
 
 
 class Work(NamedTuple):
@@ -157,8 +159,8 @@ class Work(NamedTuple):
                 yield waiting.pop(0)
         yield from waiting
 
-    def arguments(self, group: Group, runs: list[Run]) -> tuple[np.ndarray, PyTree, Task]:
-        """Key data `[d, m, 2]`, hyperparameters `[d, m, C]` and tasks `[d, m]` of one call; the last run stands in for missing ones."""
+    def arguments(self, group: Group, runs: list[Run]) -> tuple[np.ndarray, PyTree, Task, np.ndarray]:
+        """Key data `[d, m, 2]`, hyperparameters `[d, m, C]`, tasks and real lanes `[d, m]` of a call; its last run fills it up."""
         devices = len(training_devices())
         full = [*runs, *[runs[-1]] * (devices * group.per_call - len(runs))]
 
@@ -170,4 +172,5 @@ class Work(NamedTuple):
         tasks = jax.tree.map(
             lambda *leaves: folded(np.stack([np.asarray(x) for x in leaves])), *[self.tasks[run.task] for run in full]
         )
-        return folded(key_data), jax.tree.map(lambda x: folded(np.asarray(x)[lanes]), self.config), tasks
+        real = np.asarray([run.real for run in full], np.int32)
+        return folded(key_data), jax.tree.map(lambda x: folded(np.asarray(x)[lanes]), self.config), tasks, folded(real)

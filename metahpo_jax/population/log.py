@@ -4,6 +4,7 @@ A record is a header (length and CRC-32 of what follows) and an .npz of named ar
 another one is refused rather than continued. A torn or damaged tail is cut off when the log is opened to be continued.
 """
 
+import contextlib
 import io
 import os
 import struct
@@ -42,6 +43,11 @@ class ResultLog:
             ) from error
         found, _ = next(_records(self._file), (None, 0))
         if found is None:
+            if not _is_begun(self._file):
+                self.close()
+                raise StoreError(
+                    f"{path} is not the log of a build, or its beginning is damaged: name another file, or move it away."
+                )
             self._file.seek(0)
             self._file.truncate()
             self.append({IDENTITY: np.asarray(identity)})
@@ -81,7 +87,18 @@ class ResultLog:
 
     def close(self) -> None:
         """Closes the file."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # what `append` could not write, and said so, is tried again here
+            self._file.close()
+
+
+def _is_begun(file: io.BufferedRandom) -> bool:
+    """Whether a file holds nothing, or the beginning of a first record that was never finished."""
+    file.seek(0)
+    head = file.read(HEADER.size)
+    if len(head) < HEADER.size:
+        return HEADER.pack(MARK, 0, 0).startswith(head[: len(MARK)])
+    mark, length, _ = HEADER.unpack(head)
+    return mark == MARK and os.fstat(file.fileno()).st_size < HEADER.size + length
 
 
 def _records(file: io.BufferedRandom) -> Iterator[tuple[Record, int]]:

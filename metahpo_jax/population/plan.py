@@ -14,6 +14,7 @@ CACHE = 1 << 20  # bytes that the lanes of a chunk may touch in one step on a CP
 LEAST_LANES, MOST_LANES = 8, 16
 MOST_LANES_ON_ACCELERATOR = 1024
 COARSE_LANES = 4  # over all devices, where only a handful of configurations is trained at a time
+CALL_BYTES = 64 << 20  # of the tasks that are handed to one device in one call, a copy for each run
 CALL_FLOPS = 20e9  # work of one device in one call: about half a second, so that little is lost when a build is killed
 
 
@@ -45,6 +46,11 @@ def shape_of(task: Task) -> TaskShape:
     """The padded shape that a task has."""
     rows, features = task.train.x.shape[-2:]
     return TaskShape(rows, task.valid.x.shape[-2], features, task.class_mask.shape[-1])
+
+
+def task_bytes(shape: TaskShape) -> int:
+    """Bytes of a task of a shape, near enough."""
+    return 4 * (shape.rows + 2 * shape.eval_rows) * (shape.features + 1)
 
 
 def most_lanes(family: LearnerFamily, capacity: Capacity, shape: TaskShape) -> int:
@@ -79,7 +85,8 @@ def plan(
                 Run(task, seed, tuple(part + [part[-1]] * (width - len(part))), len(part))
                 for task in tasks for seed in range(seeds) for part in parts
             )  # fmt: skip
-            wanted = max(1, round(CALL_FLOPS / (family.executed(capacity, shape) * width * horizon)))
+            wanted = CALL_FLOPS / (family.executed(capacity, shape) * width * horizon)
+            wanted = max(1, round(min(wanted, CALL_BYTES / task_bytes(shape))))
             calls = math.ceil(len(runs) / (devices * wanted))
             per_call = math.ceil(len(runs) / (devices * calls)) if lanes is None else 1
             groups.append(Group(shape, capacity, width, per_call, runs))

@@ -46,17 +46,20 @@ class Schedule(NamedTuple):
             raise ConfigError(f"a rung keeps a share in (0, 1], got {[rung.keep for rung in self.rungs]}.")
 
 
-def whole_runs(learner: Learner, schedule: Schedule, key: Key, h: PyTree, task: Task) -> tuple[Curve, Array]:
+def whole_runs(
+    learner: Learner, schedule: Schedule, key: Key, h: PyTree, task: Task, real: Array
+) -> tuple[Curve, Array]:
     """Trains the lanes `h [C]` of one task: curve `[C, P]`, and micro-steps `[C]` at which lanes diverged (-1: none).
 
-    With rungs, only the best lanes of the chunk go on: the others' later points hold NaN and STOPPED.
+    With rungs, only the best lanes of the chunk go on: the others' later points hold NaN and STOPPED. Lanes from `real []` on are padding, which
+    takes nobody's place.
     """
     init_key, train_key = training_keys(key)
     states = jax.vmap(learner.init, (None, 0, None))(init_key, h, task)
     lanes = jax.tree.leaves(h)[0].shape[0]
     alive = jnp.arange(lanes, dtype=jnp.int32)  # which of the chunk's lanes go on
     total, diverged_at, start = None, None, 0
-    for samples, keep in (*schedule.rungs, Rung(schedule.horizon, 1.0)):
+    for samples, keep in (*schedule.rungs, Rung(schedule.points[-1], 1.0)):
         states, curve = learner.train(train_key, h, states, task, start, samples)
         if total is None or diverged_at is None:
             total, diverged_at = curve, states.diverged_at
@@ -69,9 +72,9 @@ def whole_runs(learner: Learner, schedule: Schedule, key: Key, h: PyTree, task: 
             )
             diverged_at = diverged_at.at[alive].set(states.diverged_at)
         start = samples
-        if samples < schedule.horizon:
+        if samples < schedule.points[-1]:
             at_rung = curve.valid_loss[:, schedule.points.index(samples)]
-            best = jnp.argsort(jnp.where(jnp.isfinite(at_rung), at_rung, jnp.inf))[
+            best = jnp.argsort(jnp.where(jnp.isfinite(at_rung) & (alive < real), at_rung, jnp.inf))[
                 : max(1, math.ceil(keep * alive.shape[0]))
             ]
             states, h, alive = jax.tree.map(lambda x, best=best: x[best], (states, h, alive))
@@ -80,11 +83,14 @@ def whole_runs(learner: Learner, schedule: Schedule, key: Key, h: PyTree, task: 
     return total.replace(status=jnp.where(stopped, int(Status.STOPPED), total.status)), diverged_at
 
 
-def group_program(learner: Learner, schedule: Schedule) -> Callable[[Array, PyTree, Task], tuple[Curve, Array]]:
-    """`(key data [d, m, 2], h [d, m, C], tasks [d, m]) -> (curves [d, m, C, P], diverged_at [d, m, C])`, `d` split over the devices."""
+def group_program(learner: Learner, schedule: Schedule) -> Callable[[Array, PyTree, Task, Array], tuple[Curve, Array]]:
+    """`(key data [d, m, 2], h [d, m, C], tasks [d, m], real lanes [d, m]) -> (curves [d, m, C, P], diverged_at [d, m, C])`.
 
-    def share(key_data: Array, h: PyTree, tasks: Task) -> tuple[Curve, Array]:
-        keys, *rest = jax.tree.map(lambda x: x[0], (jax.random.wrap_key_data(key_data), h, tasks))
+    `d` is split over the devices.
+    """
+
+    def share(key_data: Array, h: PyTree, tasks: Task, real: Array) -> tuple[Curve, Array]:
+        keys, *rest = jax.tree.map(lambda x: x[0], (jax.random.wrap_key_data(key_data), h, tasks, real))
         out = lax.map(lambda run: whole_runs(learner, schedule, *run), (keys, *rest))
         return jax.tree.map(lambda x: x[None], out)
 
@@ -96,7 +102,7 @@ def group_program(learner: Learner, schedule: Schedule) -> Callable[[Array, PyTr
     return jax.shard_map(share, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
 
 
-Call = Callable[[np.ndarray, PyTree, Task], tuple[Curve, Array]]
+Call = Callable[[np.ndarray, PyTree, Task, np.ndarray], tuple[Curve, Array]]
 _COMPILED: OrderedDict[tuple, Call] = OrderedDict()  # the last used ones, the latest at the end
 MOST_PROGRAMS = 48  # kept; each holds hundreds of the 65,530 memory maps that Linux grants a process
 

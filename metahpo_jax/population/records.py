@@ -17,10 +17,9 @@ class Population(NamedTuple):
 
     curve: Curve  # fields `[T, S, N, P]`; NaN and DIVERGED once diverged, NaN and STOPPED where a rung ended the run
     diverged_at: np.ndarray  # `[T, S, N]` samples, NaN where it did not
-    flops: (
-        np.ndarray
-    )  # `[T, S, N, P]` useful (unpadded) FLOPs of training up to each point, NaN where a rung ended the run
+    flops: np.ndarray  # `[T, S, N, P]` useful (unpadded) FLOPs of training up to each point, NaN after a rung
     executed: float  # FLOPs of the plan, padding included
+    programs: int  # that the plan needs: one per task shape and capacity
     seconds: float  # of compiling and training, those of earlier calls that the log remembers included
 
 
@@ -66,7 +65,7 @@ class Gathered:
             for name, values in self.fields.items():
                 values[run.task, run.seed, rows] = record[name][i, : run.real]
 
-    def population(self, per_sample: np.ndarray, points: tuple[int, ...], executed: float) -> Population:
+    def population(self, per_sample: np.ndarray, points: tuple[int, ...], executed: float, programs: int) -> Population:
         """The whole, with useful FLOPs `per_sample [T, N]`.
 
         A run counts as diverged from the first point at which it has no finite validation loss, whatever its weights did.
@@ -81,4 +80,6 @@ class Gathered:
         first_bad = np.where(bad.any(-1), ends[bad.argmax(-1)], np.nan)
         diverged_at = np.fmin(fields.pop("diverged_at"), first_bad)
         flops = np.broadcast_to(per_sample[:, None, :, None] * ends, status.shape)
-        return Population(Curve(**fields), diverged_at, np.where(stopped, np.nan, flops), executed, self.seconds)
+        return Population(
+            Curve(**fields), diverged_at, np.where(stopped, np.nan, flops), executed, programs, self.seconds
+        )
