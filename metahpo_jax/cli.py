@@ -236,6 +236,8 @@ def run_build(command: Build) -> None:
     console.print(
         f"{len(plan.tasks)} tasks x {plan.configurations} configurations x {len(plan.points)} points up to {plan.samples:,} samples"
     )
+    for sentence in plan.family.absences:
+        console.print(f"left out: {sentence}")
     jobs = [(plan, command.out)]
     if command.again:
         jobs.append((plan.again(min(command.again, plan.configurations)), Path(f"{command.out}-again")))

@@ -1,6 +1,7 @@
 """Image tasks: readers, recipes, corruptions, and what must never be on both sides of a split."""
 
 import gzip
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -389,6 +390,7 @@ def test_an_absent_base_says_what_to_do(monkeypatch: pytest.MonkeyPatch, name: s
     assert set(ALWAYS) <= {family.base(task) for task in family.names}
     with pytest.raises(DataError, match=rf"base '{name}'.*{remedy}"):
         family.load(f"{name}_00")
+    assert any(re.search(rf"base '{name}'.*{remedy}", sentence) for sentence in family.absences)
 
 
 def test_wrong_names_and_folders(tmp_path: Path) -> None:

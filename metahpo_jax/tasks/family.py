@@ -109,6 +109,11 @@ class TaskFamily(ABC, Generic[SourceT]):
         """All names."""
         return tuple(self._sources)
 
+    @property
+    def absences(self) -> tuple[str, ...]:
+        """A sentence on each source of tasks that cannot be had here: none but where a family says so."""
+        return ()
+
     def info(self, name: str) -> SourceT:
         """Where a data set comes from.
 

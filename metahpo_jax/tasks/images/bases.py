@@ -61,10 +61,13 @@ class Base:
         """
         path = self.find(data)
         if path is None:
-            raise DataError(
-                f"the image tasks of base '{self.name}' need {self.source}, which is absent; {self.remedy}."
-            )
+            raise DataError(self.absence)
         return path
+
+    @property
+    def absence(self) -> str:
+        """What to say where it is absent."""
+        return f"the image tasks of base '{self.name}' need {self.source}, which is absent; {self.remedy}."
 
 
 @cache

@@ -35,13 +35,19 @@ class ImageFamily(TaskFamily[Recipe]):
         self._data = data
         self._bases = bases(data)
         super().__init__(draw(b.name, i, b.n_classes, b.sides) for b in self._bases.values() for i in range(b.tasks))
-        present = {base.name for base in self._bases.values() if base.find(data) is not None}
-        self._names = tuple(name for name, recipe in self._sources.items() if recipe.base in present)
+        absent = {base.name: base.absence for base in self._bases.values() if base.find(data) is None}
+        self._names = tuple(name for name, recipe in self._sources.items() if recipe.base not in absent)
+        self._absences = tuple(absent.values())
 
     @property
     def names(self) -> tuple[str, ...]:
         """The tasks whose base is present; `info` and `base` know the others too."""
         return self._names
+
+    @property
+    def absences(self) -> tuple[str, ...]:
+        """Of the bases that cannot be had here."""
+        return self._absences
 
     def read(self, source: Recipe) -> DataSet:
         """The images of a recipe."""
