@@ -214,3 +214,10 @@ print(jax.device_count(), found.curve.valid_loss.tobytes().hex())
     assert [line[0] for line in lines] == ["1", "2"]
     one, two = (np.frombuffer(bytes.fromhex(line[1]), np.float32) for line in lines)
     np.testing.assert_allclose(one, two, rtol=1e-4)
+
+
+def test_a_small_group_keeps_all_devices_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("metahpo_jax.population.plan.training_devices", lambda: jax.devices()[:1] * 2)
+    _, touched = NETWORKS.configs(points(NETWORKS, 12))
+    (group,) = plan(NETWORKS, touched, np.ones(12, int), [shape_of(TASKS[0])], seeds=1, horizon=768)
+    assert (len(group.runs), group.lanes, group.per_call) == (2, 6, 1)

@@ -14,6 +14,7 @@ CACHE = 1 << 20  # bytes that the lanes of a chunk may touch in one step on a CP
 LEAST_LANES, MOST_LANES = 8, 16
 MOST_LANES_ON_ACCELERATOR = 1024
 COARSE_LANES = 4  # over all devices, where only a handful of configurations is trained at a time
+FEW_RUNS = 4  # per device, below which a group's chunks are cut so that all devices have as many
 CALL_BYTES = 64 << 20  # of the tasks that are handed to one device in one call, a copy for each run
 CALL_FLOPS = 20e9  # work of one device in one call: about half a second, so that little is lost when a build is killed
 
@@ -79,6 +80,11 @@ def plan(
             members = [i for i, c in enumerate(capacities) if c == capacity]
             members.sort(key=lambda i: int(accumulate[i]))
             chunks = math.ceil(len(members) / most_lanes(family, capacity, shape))
+            each = len(tasks) * seeds
+            if (
+                each * chunks < FEW_RUNS * devices
+            ):  # else some devices would wait for others: narrower chunks, as many for each
+                chunks = min(math.ceil(math.ceil(each * chunks / devices) * devices / each), len(members))
             width = math.ceil(len(members) / chunks) if lanes is None else lanes
             parts = [members[low : low + width] for low in range(0, len(members), width)]
             runs = tuple(
