@@ -2,8 +2,7 @@
 
 A block is convolution (stride 1, zero padding), 2 x 2 max pooling where the side is even, activation, and dropout; pooling first changes nothing
 where the activation rises, and leaves a quarter of it to compute. The channels of the last block are averaged over the image (Lin, Chen and Yan
-2014, section 3.2) and classified by a linear layer. Channels beyond a configuration's own
-are zero, as in `mlp`.
+2014, section 3.2) and classified by a linear layer. Channels beyond a configuration's own are zero, as in `mlp`.
 
 Layout: `[B, side, side, channels]`. Lanes are trained one after the other, because XLA's convolution is as fast as a CPU's matrix products with
 one kernel, and runs at a few per cent of that with a kernel per network, which is what `vmap` makes of it.
@@ -114,7 +113,7 @@ def shifted(x: Array, kernel: int) -> list[Array]:
 def convolve(x: Array, weights: Array) -> Array:
     """`plain_convolution` that keeps S, with derivatives in the one layout that XLA:CPU computes fast inside a loop.
 
-    Elsewhere it brings other layouts into that one by itself, and inside a loop it falls back to code fifty times slower.
+    Outside loops XLA brings other layouts into that one by itself; inside it falls back to code fifty times slower.
     """
     kernel = weights.shape[0]
     if weights.shape[2] > 1:
@@ -226,8 +225,8 @@ def network(blocks: int, channels: int, kernel: int, side: int, activations: tup
 
     def lanes(activation: Array, layers: PyTree, x: Array, noise: Dropout | None) -> Array:
         def lane(i: int) -> Array:
-            rate = None if noise is None else Dropout(noise.rate[i], noise.bits)
-            return fast(activation[i], jax.tree.map(lambda leaf: leaf[i], layers), x, rate)
+            own = None if noise is None else Dropout(noise.rate[i], noise.bits)
+            return fast(activation[i], jax.tree.map(lambda leaf: leaf[i], layers), x, own)
 
         return jnp.stack([lane(i) for i in range(activation.shape[0])])  # not `vmap`: see above
 

@@ -28,6 +28,7 @@ from metahpo_jax.metadata.store import save_metadataset
 from metahpo_jax.population import CURVE_FIELDS, POINTS, Progress, R, ResultLog, train_population
 from metahpo_jax.spaces import Space
 from metahpo_jax.tasks import DataSet, TaskFamily, bundled, image_tasks, tabular
+from metahpo_jax.tasks.family import ROWS
 
 RECIPE = 2  # raise it when a learner or the data sets change, so that older logs are refused
 MAX_FEATURES = 64  # wider tables would need programs of their own for a handful of tasks
@@ -84,8 +85,7 @@ class BuildPlan:
 
     def identity(self, data: list[DataSet]) -> str:
         """Text that runs of one build share and runs of another do not: settings and contents."""
-        splits = ("x_train", "y_train", "x_valid", "y_valid", "x_test", "y_test")
-        sums = [[zlib.crc32(getattr(d, split).tobytes()) for split in splits] for d in data]
+        sums = [[zlib.crc32(getattr(d, field).tobytes()) for field in ROWS] for d in data]
         fields = [
             RECIPE, self.name, self.learner.name, self.learner.space.hash, self.learner.fixed, self.tasks, self.configurations, self.seed,
             self.training_seed, self.points, sums,

@@ -17,6 +17,14 @@ from metahpo_jax.tasks.descriptors import DESCRIPTORS, describe
 from metahpo_jax.tasks.preprocess import MAX_EVAL_ROWS, MAX_TRAIN_ROWS, Prepared, prepare
 from metahpo_jax.tasks.read import read, require
 
+ROWS = (
+    "x_train",
+    "y_train",
+    "x_valid",
+    "y_valid",
+    "x_test",
+    "y_test",
+)  # the arrays of a data set that have a row per example
 FEATURE_BUCKETS = (16, 32, 64, 128)
 FEW_CLASSES, MANY_CLASSES = 4, 32
 FEW_CLASSES_FEATURES = (
@@ -45,26 +53,17 @@ class DataSet:
 
     def __post_init__(self) -> None:
         """Families cache what they load and hand out the same arrays every time: nobody may write to them."""
-        for array in (
-            self.x_train,
-            self.y_train,
-            self.x_valid,
-            self.y_valid,
-            self.x_test,
-            self.y_test,
-            self.descriptor,
-        ):
-            array.flags.writeable = False
+        for field in (*ROWS, "descriptor"):
+            getattr(self, field).flags.writeable = False
 
     @classmethod
     def of(
         cls, prepared: Prepared, *, name: str, base: str, source: str, licence: str, simulated: bool = False, bundled: bool = False
     ) -> Self:  # fmt: skip
         """A prepared table under its name, with its descriptor."""
-        splits = ("x_train", "y_train", "x_valid", "y_valid", "x_test", "y_test")
         return cls(
             name=name, base=base, source=source, licence=licence, simulated=simulated, bundled=bundled,
-            **{split: getattr(prepared, split) for split in splits}, n_classes=prepared.n_classes, descriptor=describe(prepared),
+            **{field: getattr(prepared, field) for field in ROWS}, n_classes=prepared.n_classes, descriptor=describe(prepared),
         )  # fmt: skip
 
     @property
