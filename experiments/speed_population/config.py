@@ -20,6 +20,11 @@ CONVOLUTION = {
 }  # fmt: skip
 IMAGE_SIDE, IMAGE_CLASSES = 16, 10
 CONVOLUTION_MODELS, CONVOLUTION_SAMPLES, CONVOLUTION_SAMPLES_VMAP = 16, 8192, 512  # plain `vmap` is too slow for more
+QUICK_LEAVES_OUT = [
+    "seconds and bytes per training over the number of trainings",
+    "most depths and batches of the mixed population",
+    "the torch loop, scikit-learn, and vmap of the convolutional networks",
+]
 COUNTS = (100, 1_000, 10_000, 100_000)  # trainings, for the line of cost over number
 COUNT_SAMPLES = 16 * 16
 SEED = 0

@@ -138,26 +138,24 @@ def main() -> None:
     options = arguments(__doc__ or "", "experiments/speed_population/results.json").parse_args()
     began, cores = time.perf_counter(), os.cpu_count() or 1
     rounds = config.QUICK_ROUNDS if options.quick else config.ROUNDS
-    counts = config.COUNTS[:2] if options.quick else config.COUNTS
     claims, figures = [], {}
     with tempfile.TemporaryDirectory() as folder:
         for size in config.SIZES:
             print(f"{size} network", file=sys.stderr)
             file = str(Path(folder) / f"{size}.npz")
             problem.make(size, Path(file))
-            fewer = {kind: max(1, config.MODELS[size] // part) for kind, part in config.FEWER.items()}
-            done = race(
-                [
-                    own("ours", size, file, cores),
-                    own("ours", size, file, 1, "ours, one device"),
-                    own("vmap", size, file, 1),
-                    own("product", size, file, cores, "two-core matrix product"),
-                    peer("torch_func", file, config.MODELS[size], cores),
-                    peer("torch_loop", file, fewer["torch_loop"], cores),
-                    peer("sklearn", file, fewer["sklearn"], cores),
-                ],
-                rounds,
-            )
+            entries = [
+                own("ours", size, file, cores),
+                own("ours", size, file, 1, "ours, one device"),
+                own("vmap", size, file, 1),
+                own("product", size, file, cores, "two-core matrix product"),
+                peer("torch_func", file, config.MODELS[size], cores),
+            ]
+            if not options.quick:
+                entries += [
+                    peer(kind, file, max(1, config.MODELS[size] // part), cores) for kind, part in config.FEWER.items()
+                ]
+            done = race(entries, rounds)
             figures[size] = summary(done)
             if size == "small":
                 claims += [
@@ -185,25 +183,34 @@ def main() -> None:
             claim("mixed / unmasked", ratio(done, "mixed", "unmasked")),
         ]
         print("convolutional networks", file=sys.stderr)
-        done = race([own("convolution", "-", "-", cores), own("convolution_vmap", "-", "-", 1)], rounds)
+        entries = [own("convolution", "-", "-", cores)]
+        if not options.quick:
+            entries.append(own("convolution_vmap", "-", "-", 1))
+        done = race(entries, rounds)
         figures["convolution"] = summary(done)
         claims.append(claim("convolutions, useful GFLOP/s", statistics.median(done["convolution"].rates) / 1e9))
-        print("number of trainings", file=sys.stderr)
-        done = race([own("count", str(n), "-", cores, str(n)) for n in counts], 1)
-        figures["count"] = summary(done)
-        per_training = [1.0 / done[str(n)].rates[0] for n in counts]
-        growth = (done[str(counts[-1])].peak - done[str(counts[0])].peak) / counts[-1]
-        claims += [
-            claim("seconds per training, most over least", max(per_training) / min(per_training), most=True),
-            claim("bytes per training", growth, most=True),
-        ]
+        if not options.quick:
+            figures["count"], more = cost_of_one(cores)
+            claims += more
     draw(figures, options.out.with_suffix(".png"))
     write(
         options.out, command="python -m experiments.speed_population.run" + (" --quick" if options.quick else ""), seeds=[config.SEED],
         seconds=time.perf_counter() - began, figures=figures, claims=claims,
-        not_tested=[f"populations beyond {counts[-1]}", "most depths and batches of the mixed population"] if options.quick else [],
+        not_tested=config.QUICK_LEAVES_OUT if options.quick else [],
         versions=versions(),
     )  # fmt: skip
+
+
+def cost_of_one(cores: int) -> tuple[dict[str, Any], list[Claim]]:
+    """Seconds and memory per training over the number of trainings, which only large numbers show beside what every process costs."""
+    print("number of trainings", file=sys.stderr)
+    done = race([own("count", str(n), "-", cores, str(n)) for n in config.COUNTS], 1)
+    per_training = [1.0 / done[str(n)].rates[0] for n in config.COUNTS]
+    growth = (done[str(config.COUNTS[-1])].peak - done[str(config.COUNTS[0])].peak) / config.COUNTS[-1]
+    return summary(done), [
+        claim("seconds per training, most over least", max(per_training) / min(per_training), most=True),
+        claim("bytes per training", growth, most=True),
+    ]
 
 
 def draw(figures: dict[str, Any], path: Path) -> None:
@@ -228,7 +235,7 @@ def draw(figures: dict[str, Any], path: Path) -> None:
     )
     bars.invert_yaxis()
     bars.legend(title="network")
-    counted = figures["count"]
+    counted = figures.get("count", {})
     line.loglog([int(n) for n in counted], [1e3 / entry["median"] for entry in counted.values()], marker="o")
     line.set(xlabel="trainings", ylabel="milliseconds per training", title="cost of one among many", ylim=(1e-2, None))
     picture.savefig(path, dpi=120)

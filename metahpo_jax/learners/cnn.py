@@ -206,20 +206,29 @@ def network(blocks: int, channels: int, kernel: int, side: int, activations: tup
         return jnp.where(kept(bits, noise.rate), hidden / (1.0 - noise.rate), 0.0)
 
     def through(
-        convolution: Callable[[Array, Array], Array], activated: Callable[[Array], Array], layers: PyTree, x: Array, noise: Dropout | None
+        convolution: Callable[[Array, Array], Array], activated: Callable[[Array, Array], Array], layers: PyTree, x: Array, noise: Dropout | None
     ) -> Array:  # fmt: skip
         hidden = x.reshape(-1, side, side, 1)
         for layer, (weights, biases) in enumerate(layers[:-1]):
-            hidden = dropped(noise, layer, activated(pool(convolution(hidden, weights)) + per_channel(biases)))
+            hidden = dropped(noise, layer, activated(pool(convolution(hidden, weights)), biases))
         weights, biases = layers[-1]
         return weights @ hidden.mean((1, 2)).T + biases[:, None]
 
     def logits(activation: Array, layers: PyTree, x: Array, noise: Dropout | None) -> Array:
-        return through(plain_convolution, lambda z: activate(activation, z, activations), layers, x, noise)
+        def activated(z: Array, biases: Array) -> Array:
+            return activate(activation, z + per_channel(biases), activations)
+
+        return through(plain_convolution, activated, layers, x, noise)
 
     def fast(activation: Array, layers: PyTree, x: Array, noise: Dropout | None) -> Array:
-        def activated(z: Array) -> Array:
-            return pointwise(z, *with_slope(activation, lax.stop_gradient(z), activations))
+        def activated(z: Array, biases: Array) -> Array:
+            def both(z: Array, biases: Array) -> tuple[Array, Array]:
+                return with_slope(activation, z + per_channel(biases), activations)
+
+            constant = lax.stop_gradient((z, biases))
+            # What dropout writes is in memory; without it the value would be computed again, and slowly, by what transposes it.
+            value, slope = apart(jnp.isfinite(x[0, 0]), both, *constant) if noise is None else both(*constant)
+            return pointwise(z + per_channel(biases), value, slope)
 
         return through(convolve, activated, layers, x, noise)
 
