@@ -68,7 +68,8 @@ def test_training_a_population_exports() -> None:
     h = jax.tree.map(lambda x: jnp.asarray(x)[None, None], config)
     task = jax.tree.map(lambda x: jnp.asarray(x)[None, None], make_task())
     step = group_program(family.learner(touched[0], shape_of(make_task()), 768, (256, 768)), Schedule(768, (256, 768)))
-    exported(step, jnp.zeros((1, 1, 2), jnp.uint32), h, task, jnp.ones((1, 1), jnp.int32))
+    one = jnp.ones((1, 1), jnp.int32)
+    exported(step, jnp.zeros((1, 1, 2), jnp.uint32), h, task, one - 1, one)
 
 
 def test_meta_training_exports() -> None:

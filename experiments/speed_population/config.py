@@ -26,7 +26,7 @@ QUICK_LEAVES_OUT = [
     "the torch loop, scikit-learn, and vmap of the convolutional networks",
 ]
 COUNTS = (100, 1_000, 10_000, 100_000)  # trainings, for the line of cost over number
-COUNT_SAMPLES = 16 * 16
+COUNT_SAMPLES = 16 * 128
 SEED = 0
 # Of the ratio of medians, or of useful GFLOP/s
 TARGETS = {

@@ -159,18 +159,27 @@ class Work(NamedTuple):
                 yield waiting.pop(0)
         yield from waiting
 
-    def arguments(self, group: Group, runs: list[Run]) -> tuple[np.ndarray, PyTree, Task, np.ndarray]:
-        """Key data `[d, m, 2]`, hyperparameters `[d, m, C]`, tasks and real lanes `[d, m]` of a call; its last run fills it up."""
+    def arguments(self, group: Group, runs: list[Run]) -> tuple[np.ndarray, PyTree, Task, np.ndarray, np.ndarray]:
+        """Key data `[d, m, 2]`, hyperparameters `[d, m, C]`, tasks `[d, t]`, which of them and real lanes `[d, m]` of a call.
+
+        The last run fills it up; a task is handed over once, however many runs it has.
+        """
         devices = len(training_devices())
         full = [*runs, *[runs[-1]] * (devices * group.per_call - len(runs))]
 
         def folded(x: np.ndarray) -> np.ndarray:
-            return x.reshape(devices, group.per_call, *x.shape[1:])
+            return x.reshape(devices, len(x) // devices, *x.shape[1:])
 
-        lanes = np.asarray([run.lanes for run in full])
-        key_data = np.stack([self.keys[run.task, run.seed] for run in full])
+        numbers, which, most = [], [], group.tasks_per_call(devices)
+        for share in group.shares(full):
+            distinct = list(dict.fromkeys(run.task for run in share))
+            numbers += [*distinct, *distinct[-1:] * (most - len(distinct))]
+            which += [distinct.index(run.task) for run in share]
         tasks = jax.tree.map(
-            lambda *leaves: folded(np.stack([np.asarray(x) for x in leaves])), *[self.tasks[run.task] for run in full]
+            lambda *leaves: folded(np.stack([np.asarray(x) for x in leaves])), *[self.tasks[t] for t in numbers]
         )
+        lanes = np.asarray([run.lanes for run in full])
+        key_data = folded(np.stack([self.keys[run.task, run.seed] for run in full]))
+        h = jax.tree.map(lambda x: folded(np.asarray(x)[lanes]), self.config)
         real = np.asarray([run.real for run in full], np.int32)
-        return folded(key_data), jax.tree.map(lambda x: folded(np.asarray(x)[lanes]), self.config), tasks, folded(real)
+        return key_data, h, tasks, folded(np.asarray(which, np.int32)), folded(real)

@@ -15,7 +15,7 @@ LEAST_LANES, MOST_LANES = 8, 16
 MOST_LANES_ON_ACCELERATOR = 1024
 COARSE_LANES = 4  # over all devices, where only a handful of configurations is trained at a time
 FEW_RUNS = 4  # per device, below which a group's chunks are cut so that all devices have as many
-CALL_BYTES = 64 << 20  # of the tasks that are handed to one device in one call, a copy for each run
+CALL_BYTES = 64 << 20  # of the tasks that are handed to one device in one call, at most one for each run
 CALL_FLOPS = 20e9  # work of one device in one call: about half a second, so that little is lost when a build is killed
 
 
@@ -41,6 +41,14 @@ class Group(NamedTuple):
         """Runs call by call, `devices * per_call` in each but the last."""
         size = devices * self.per_call
         return [list(self.runs[i : i + size]) for i in range(0, len(self.runs), size)]
+
+    def tasks_per_call(self, devices: int) -> int:
+        """Most tasks that one device is handed in a call."""
+        return max(len({run.task for run in share}) for call in self.calls(devices) for share in self.shares(call))
+
+    def shares(self, call: list[Run]) -> list[list[Run]]:
+        """What each device trains of a call; devices without any are left out."""
+        return [call[i : i + self.per_call] for i in range(0, len(call), self.per_call)]
 
 
 def shape_of(task: Task) -> TaskShape:

@@ -83,16 +83,24 @@ def whole_runs(
     return total.replace(status=jnp.where(stopped, int(Status.STOPPED), total.status)), diverged_at
 
 
-def group_program(learner: Learner, schedule: Schedule) -> Callable[[Array, PyTree, Task, Array], tuple[Curve, Array]]:
-    """`(key data [d, m, 2], h [d, m, C], tasks [d, m], real lanes [d, m]) -> (curves [d, m, C, P], diverged_at [d, m, C])`.
+def group_program(
+    learner: Learner, schedule: Schedule
+) -> Callable[[Array, PyTree, Task, Array, Array], tuple[Curve, Array]]:
+    """`(key data [d, m, 2], h [d, m, C], tasks [d, t], task of each run [d, m], real lanes [d, m]) -> (curves [d, m, C, P], diverged_at [d, m, C])`.
 
     `d` is split over the devices.
     """
 
-    def share(key_data: Array, h: PyTree, tasks: Task, real: Array) -> tuple[Curve, Array]:
-        keys, *rest = jax.tree.map(lambda x: x[0], (jax.random.wrap_key_data(key_data), h, tasks, real))
-        out = lax.map(lambda run: whole_runs(learner, schedule, *run), (keys, *rest))
-        return jax.tree.map(lambda x: x[None], out)
+    def share(key_data: Array, h: PyTree, tasks: Task, which: Array, real: Array) -> tuple[Curve, Array]:
+        keys, h, tasks, which, real = jax.tree.map(
+            lambda x: x[0], (jax.random.wrap_key_data(key_data), h, tasks, which, real)
+        )
+
+        def one(run: tuple[Key, PyTree, Array, Array]) -> tuple[Curve, Array]:
+            key, h, which, real = run
+            return whole_runs(learner, schedule, key, h, jax.tree.map(lambda x: x[which], tasks), real)
+
+        return jax.tree.map(lambda x: x[None], lax.map(one, (keys, h, which, real)))
 
     devices = training_devices()
     if len(devices) == 1:
@@ -102,13 +110,14 @@ def group_program(learner: Learner, schedule: Schedule) -> Callable[[Array, PyTr
     return jax.shard_map(share, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
 
 
-Call = Callable[[np.ndarray, PyTree, Task, np.ndarray], tuple[Curve, Array]]
+Call = Callable[[np.ndarray, PyTree, Task, np.ndarray, np.ndarray], tuple[Curve, Array]]
 _COMPILED: OrderedDict[tuple, Call] = OrderedDict()  # the last used ones, the latest at the end
 MOST_PROGRAMS = 48  # kept; each holds hundreds of the 65,530 memory maps that Linux grants a process
 
 
 def _name(family: LearnerFamily, group: Group, schedule: Schedule) -> tuple:
-    return family, group.shape, group.capacity, group.lanes, group.per_call, schedule
+    tasks = group.tasks_per_call(len(training_devices()))
+    return family, group.shape, group.capacity, group.lanes, group.per_call, tasks, schedule
 
 
 def is_compiled(family: LearnerFamily, group: Group, schedule: Schedule) -> bool:
