@@ -20,7 +20,7 @@ import numpy as np
 import optax
 from flax import struct
 
-from metahpo_jax.base import Array, Estimate, HyperGrad, Key, MetaLearner, PyTree
+from metahpo_jax.base import Array, HyperGrad, Key, MetaLearner, PyTree
 from metahpo_jax.checkpoint import load_checkpoint, restore, save_checkpoint
 from metahpo_jax.errors import CheckpointError, ConfigError, ObjectiveError
 
@@ -37,12 +37,34 @@ class MetaMetrics(struct.PyTreeNode):
     info: PyTree = ()  # the estimator's `info`: mean over the finite tasks
 
 
+class Slots(struct.PyTreeNode):
+    """The episodes under way, one per task of a batch."""
+
+    carry: PyTree  # `[tasks, ...]` of the estimator
+    tasks: PyTree  # `[tasks, ...]`
+    done: Array  # `[tasks]` bool: the next step begins a new episode
+
+
+# Entries of an estimator's `info` that `fit` warns of when their mean over the last chunk is on the wrong side of one half.
+ALARMS = {
+    "converged": (
+        False,
+        "most inner trainings end far from convergence, which implicit differentiation assumes; train for longer, or unroll",
+    ),
+    "exploding": (
+        True,
+        "small changes grow too much along most inner trainings; shorten the horizon, lower the rates, or take an evolution strategy",
+    ),
+}
+
+
 class DescentState(struct.PyTreeNode):
     """The `meta_state` of `descent`."""
 
     theta: PyTree
     opt_state: PyTree
     step: Array  # `[]` int32: meta-steps taken
+    slots: PyTree = ()  # `Slots` of an estimator that goes window by window
 
 
 def descent(
@@ -51,45 +73,73 @@ def descent(
     optimiser: optax.GradientTransformation,
     *,
     max_norm: float | None,
+    tasks: PyTree = None,
 ) -> MetaLearner:
     """Gradient descent on the mean loss over a batch of tasks.
 
-    A task whose loss or gradient is not finite is masked out before the mean, the norm and the clip. Where no task is
+    A task whose loss or gradient is not finite is masked out before the mean, the norm and the clip; its episode ends. Where no task is
     finite, `theta` and the optimiser's state stay as they are.
 
     Args:
-      hypergrad: a full-horizon estimator, one whose carry is `()`.
+      hypergrad: the estimator. One that goes through an episode window by window keeps the episodes of its tasks between meta-steps; a task
+        of the next batch takes the place of one whose episode is done.
       theta_init: draws the first `theta`.
       optimiser: of the library optax.
       max_norm: the mean gradient is scaled down to this global norm; None leaves it.
+      tasks: a batch of tasks, of which only shapes and types count; needed by estimators that keep episodes.
 
     Raises:
-      ConfigError: for a `max_norm` that is not positive, or (where `step` is traced) an estimator with a carry.
+      ConfigError: for a `max_norm` that is not positive, or (where `step` is traced) without the `tasks` that an estimator needs.
     """
     if max_norm is not None and not max_norm > 0:
         raise ConfigError(f"descent: max_norm must be a positive number or None, got {max_norm}; 1.0 is usual.")
 
-    def estimate(init_key: Key, key: Key, theta: PyTree, task: PyTree) -> Estimate:
-        carry = hypergrad.init(init_key, theta, task)
-        if jax.tree.leaves(carry):
-            raise ConfigError(
-                "descent: hypergrad must be a full-horizon estimator with the carry (), got one that keeps a state "
-                "between steps; use metahpo_jax.hypergrad.reverse."
-            )
-        return hypergrad.step(key, theta, carry, task)[0]
-
     def init(key: Key) -> DescentState:
         theta = theta_init(key)
-        return DescentState(theta=theta, opt_state=optimiser.init(theta), step=jnp.zeros((), jnp.int32))
+        slots: PyTree = ()
+        if tasks is not None:
+            number = jax.tree.leaves(tasks)[0].shape[0]
+            carry = jax.eval_shape(begin, jax.random.split(key, number), theta, tasks)
+            if jax.tree.leaves(carry):
+                empty = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (carry, jax.eval_shape(lambda: tasks)))
+                slots = Slots(*empty, done=jnp.ones(number, bool))
+        return DescentState(theta=theta, opt_state=optimiser.init(theta), step=jnp.zeros((), jnp.int32), slots=slots)
+
+    def begin(keys: Key, theta: PyTree, task_batch: PyTree) -> PyTree:
+        return jax.vmap(hypergrad.init, (0, None, 0))(keys, theta, task_batch)
+
+    def seated(keys: Key, theta: PyTree, slots: Slots, task_batch: PyTree) -> tuple[PyTree, PyTree]:
+        """Carries and tasks of the batch, new ones where an episode is done."""
+
+        def fresh() -> tuple[PyTree, PyTree]:
+            return begin(keys, theta, task_batch), task_batch
+
+        def chosen() -> tuple[PyTree, PyTree]:
+            def pick(new: Array, old: Array) -> Array:
+                return jnp.where(slots.done.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+            return jax.tree.map(pick, fresh(), (slots.carry, slots.tasks))
+
+        return jax.lax.cond(jnp.any(slots.done), chosen, lambda: (slots.carry, slots.tasks))
 
     def step(key: Key, meta_state: DescentState, task_batch: PyTree) -> tuple[DescentState, MetaMetrics]:
-        theta = meta_state.theta
-        tasks = jax.tree.leaves(task_batch)[0].shape[0]
-        init_keys, keys = jax.random.split(key, (2, tasks))
-        estimates = jax.vmap(estimate, (0, 0, None, 0))(init_keys, keys, theta, task_batch)
+        theta, slots = meta_state.theta, meta_state.slots
+        number = jax.tree.leaves(task_batch)[0].shape[0]
+        init_keys, keys = jax.random.split(key, (2, number))
+        if isinstance(slots, Slots):
+            carry, task_batch = seated(init_keys, theta, slots, task_batch)
+        else:
+            carry = begin(init_keys, theta, task_batch)
+            if jax.tree.leaves(carry):
+                raise ConfigError(
+                    "descent: this estimator keeps its episodes between steps; give an example batch as tasks."
+                )
+        estimates, carry = jax.vmap(hypergrad.step, (0, None, 0, 0))(keys, theta, carry, task_batch)
         finite = jnp.isfinite(estimates.loss)
         for leaf in jax.tree.leaves(estimates.gradient):
             finite &= jnp.all(jnp.isfinite(leaf), axis=tuple(range(1, leaf.ndim)))
+        if isinstance(slots, Slots):
+            slots = Slots(carry, task_batch, done=estimates.done | ~finite)
         gradient = _masked_mean(estimates.gradient, finite)
         norm = _global_norm(gradient)
         if max_norm is not None:
@@ -106,11 +156,11 @@ def descent(
         metrics = MetaMetrics(
             loss=jnp.where(jnp.any(finite), _masked_mean(estimates.loss, finite), jnp.nan),
             finite=jnp.sum(finite, dtype=jnp.int32),
-            tasks=jnp.asarray(tasks, jnp.int32),
+            tasks=jnp.asarray(number, jnp.int32),
             gradient_norm=norm,
             info=_masked_mean(estimates.info, finite),
         )
-        return DescentState(theta=new_theta, opt_state=opt_state, step=meta_state.step + 1), metrics
+        return DescentState(theta=new_theta, opt_state=opt_state, step=meta_state.step + 1, slots=slots), metrics
 
     return MetaLearner(init, step, lambda meta_state: meta_state.theta)
 
@@ -238,7 +288,7 @@ def fit(
     Raises:
       ConfigError: for arguments out of range.
       CheckpointError: when the checkpoint cannot be written, is damaged or belongs to another run.
-      ObjectiveError: when no task of any lane gave a finite loss and gradient for `chunk` meta-steps in a row.
+      ObjectiveError: when in every lane over half of the tasks had no finite loss and gradient for `chunk` meta-steps in a row.
     """
     lanes = _check_arguments(key, steps, chunk, every, data, batch, data_axes, checkpoint, identity)
     axes, structure = jax.tree.flatten(data_axes, is_leaf=lambda axis: axis is None)
@@ -324,7 +374,7 @@ def _check_arguments(
 
 
 class _Record:
-    """The metrics so far, and for how many meta-steps each lane has been without a finite task."""
+    """The metrics so far, and for how many meta-steps over half of each lane's tasks have diverged."""
 
     def __init__(self, chunk: int, batch: bool):
         self.chunk, self.axis = chunk, int(batch)  # metrics are `[time]`, with batch `[S, time]`
@@ -338,18 +388,18 @@ class _Record:
         return jax.tree.map(lambda leaf: np.asarray(leaf)[part], buffer)
 
     def add(self, stop: int, metrics: PyTree) -> None:
-        """Appends metrics up to step `stop`; raises ObjectiveError when all lanes have diverged for a whole chunk."""
+        """Appends metrics up to step `stop`; raises ObjectiveError when over half of the tasks of every lane diverge for a whole chunk."""
         self.pieces.append(metrics)
         self.steps = stop
         if not isinstance(metrics, MetaMetrics):
             return
-        alive = np.asarray(metrics.finite) > 0
+        alive = 2 * np.asarray(metrics.finite) >= np.asarray(metrics.tasks)
         trailing = np.argmax(alive[..., ::-1], axis=-1)
         self.streak = np.where(alive.any(axis=-1), trailing, self.streak + alive.shape[-1])
         shortest = int(self.streak.min())
         if shortest >= self.chunk:
             raise ObjectiveError(
-                f"fit: no task gave a finite loss and gradient in the meta-steps {stop - shortest} to {stop - 1}; "
+                f"fit: over half of the tasks gave no finite loss and gradient in the meta-steps {stop - shortest} to {stop - 1}; "
                 "lower the learning rate, clip by max_norm, or look at the tasks that sample_tasks draws."
             )
 
@@ -359,11 +409,17 @@ class _Record:
         return self.pieces[0]
 
     def warn(self) -> None:
-        """Names the lanes that ended diverged while others went on."""
+        """Names the lanes that ended diverged while others went on, and what an estimator's `info` raised the alarm about."""
+        found = self.pieces[-1].info if isinstance(self.pieces[-1], MetaMetrics) else ()
+        for name, (when, sentence) in ALARMS.items():
+            if isinstance(found, dict) and name in found:
+                last = np.asarray(found[name])[..., -self.chunk :]
+                if (np.mean(last) > 0.5) == when:
+                    warnings.warn(f"fit: {sentence}.", RuntimeWarning, stacklevel=3)
         lanes = np.flatnonzero(self.streak >= self.chunk).tolist()
         if lanes:
             warnings.warn(
-                f"fit: lanes {lanes} had no finite task for their last {self.chunk} meta-steps or more; leave them out "
+                f"fit: in lanes {lanes} over half of the tasks diverged in their last {self.chunk} meta-steps or more; leave them out "
                 "of means, their theta is not trained to the end.",
                 RuntimeWarning,
                 stacklevel=3,

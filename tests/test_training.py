@@ -18,7 +18,7 @@ from metahpo_jax import training
 from metahpo_jax.base import Array, Estimate, HyperGrad, Key, MetaLearner
 from metahpo_jax.checkpoint import load_checkpoint
 from metahpo_jax.errors import CheckpointError, ConfigError, ObjectiveError
-from metahpo_jax.hypergrad import reverse
+from metahpo_jax.hypergrad import Inner, nres, pes, reverse, truncated, with_growth
 from metahpo_jax.training import DescentState, descent, fit, program
 
 TASKS = 4
@@ -170,8 +170,91 @@ def test_descent_refuses_what_it_cannot_do(key):
         adam(max_norm=0)
     with_carry = HyperGrad(lambda key, theta, task: jnp.zeros(()), reverse(bowl).step)
     learner = descent(with_carry, theta_init, optax.sgd(0.1), max_norm=None)
-    with pytest.raises(ConfigError, match="full-horizon"):
+    with pytest.raises(ConfigError, match="give an example batch as tasks"):
         learner.step(key, learner.init(key), jnp.zeros((2, 3), jnp.float32))
+
+
+# --- estimators that go through an episode window by window ---
+
+
+def lines(horizon: int) -> Inner:
+    """The state goes on by theta in every step; the loss is its square distance from the task."""
+    return Inner(
+        init=lambda key, theta, task: jnp.zeros((), jnp.float32),
+        step=lambda key, theta, state, task, index: state + theta,
+        loss=lambda key, theta, state, task: ((state - task) ** 2, {"state": state}),
+        horizon=horizon,
+    )
+
+
+def test_a_slot_takes_a_new_task_where_its_episode_is_done_and_nowhere_else(key):
+    tasks = jnp.asarray([1.0, 2.0], jnp.float32)
+    learner = descent(
+        truncated(lines(4), 2), lambda key: jnp.asarray(0.5, jnp.float32), optax.sgd(0.0), max_norm=None, tasks=tasks
+    )
+    state, step = learner.init(key), jax.jit(learner.step)
+    seen = []
+    for number in range(5):
+        state, metrics = step(key, state, tasks + 10 * number)
+        seen.append((np.asarray(state.slots.tasks).tolist(), state.slots.done.tolist(), float(metrics.info["state"])))
+    first, third, last = [1.0, 2.0], [21.0, 22.0], [41.0, 42.0]
+    assert seen == [
+        (first, [False] * 2, 1.0), (first, [True] * 2, 2.0), (third, [False] * 2, 1.0), (third, [True] * 2, 2.0), (last, [False] * 2, 1.0),
+    ]  # fmt: skip
+
+
+def test_an_episode_that_diverges_ends_at_once(key):
+    tasks = jnp.asarray([1.0, jnp.inf], jnp.float32)
+    learner = descent(
+        truncated(lines(4), 2), lambda key: jnp.asarray(0.5, jnp.float32), optax.sgd(0.1), max_norm=1.0, tasks=tasks
+    )
+    state, metrics = jax.jit(learner.step)(key, learner.init(key), tasks)
+    assert state.slots.done.tolist() == [False, True] and int(metrics.finite) == 1
+    assert np.isfinite(state.theta)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda i: truncated(i, 1), lambda i: nres(i, 2, sigma=0.01), lambda i: pes(i, 2, sigma=0.01)]
+)
+def test_window_by_window_estimators_learn_through_fit_and_resume_bit_by_bit(make, tmp_path):
+    """The best rate for a target of 2 after four steps is a half: all windows' losses together want a little more."""
+    tasks = jnp.full(8, 2.0, jnp.float32)
+    learner = descent(
+        make(lines(4)), lambda key: jnp.asarray(0.0, jnp.float32), optax.adam(0.02), max_norm=None, tasks=tasks
+    )
+    settings = {"chunk": 50, "identity": "lines", "data": tasks}
+    whole = fit(learner, lambda key, data: data, jax.random.key(0), steps=300, **settings)
+    assert 0.3 < float(learner.export(whole.meta_state)) < 2.0
+    assert whole.metrics.loss[-8:].mean() < whole.metrics.loss[:8].mean()
+    path = tmp_path / "c"
+    fit(learner, lambda key, data: data, jax.random.key(0), steps=100, checkpoint=path, **settings)
+    resumed = fit(learner, lambda key, data: data, jax.random.key(0), steps=300, checkpoint=path, **settings)
+    assert bits(resumed) == bits(whole)
+
+
+def test_fit_warns_of_what_an_estimator_raises_the_alarm_about(key):
+    chaotic = Inner(
+        init=lambda key, theta, task: jnp.ones((), jnp.float32),
+        step=lambda key, theta, state, task, index: 3.0 * state,
+        loss=lambda key, theta, state, task: theta * 1e-8 * state,
+        horizon=10,
+    )
+    learner = descent(
+        with_growth(reverse(chaotic), chaotic), lambda key: jnp.asarray(1.0, jnp.float32), optax.sgd(0.1), max_norm=1.0
+    )
+    with pytest.warns(RuntimeWarning, match="small changes grow too much along most inner trainings"):
+        fit(learner, lambda key, data: jnp.zeros(2, jnp.float32), key, steps=2, chunk=2)
+
+
+def test_fit_stops_when_over_half_of_the_tasks_diverge(key):
+    def batch(bad):
+        return lambda key, data: jnp.where(jnp.arange(4)[:, None] < bad, jnp.inf, jnp.ones((4, 3), jnp.float32))
+
+    fit(PLAIN, batch(2), key, steps=4, chunk=4)
+    with pytest.raises(
+        ObjectiveError, match="over half of the tasks gave no finite loss and gradient in the meta-steps 0 to 3"
+    ):
+        fit(PLAIN, batch(3), key, steps=4, chunk=4)
 
 
 # --- chunks ---

@@ -3,6 +3,12 @@
 from metahpo_jax.metalearners.empirical_gaussian import count_gaussian as count_gaussian
 from metahpo_jax.metalearners.empirical_gaussian import empirical_gaussian as empirical_gaussian
 from metahpo_jax.metalearners.forest_portfolio import forest_portfolio as forest_portfolio
+from metahpo_jax.metalearners.maml import Adapted as Adapted
+from metahpo_jax.metalearners.maml import adapt as adapt
+from metahpo_jax.metalearners.maml import configuration as configuration
+from metahpo_jax.metalearners.maml import maml as maml
+from metahpo_jax.metalearners.maml import reptile as reptile
+from metahpo_jax.metalearners.maml import started_at as started_at
 from metahpo_jax.metalearners.portfolio import greedy_picks as greedy_picks
 from metahpo_jax.metalearners.portfolio import imagined_picks as imagined_picks
 from metahpo_jax.metalearners.portfolio import learn_portfolio as learn_portfolio

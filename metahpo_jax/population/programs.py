@@ -86,7 +86,7 @@ def whole_runs(
 def group_program(
     learner: Learner, schedule: Schedule
 ) -> Callable[[Array, PyTree, Task, Array, Array], tuple[Curve, Array]]:
-    """`(key data [d, m, 2], h [d, m, C], tasks [d, t], task of each run [d, m], real lanes [d, m]) -> (curves [d, m, C, P], diverged_at [d, m, C])`.
+    """`(key data [d, m, 2], h [d, m, C], tasks [d, t], which [d, m], real lanes [d, m]) -> (curves [d, m, C, P], diverged_at [d, m, C])`.
 
     `d` is split over the devices.
     """

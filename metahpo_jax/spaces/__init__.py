@@ -13,3 +13,4 @@ from metahpo_jax.spaces.dimensions import Dimension as Dimension
 from metahpo_jax.spaces.dimensions import Float as Float
 from metahpo_jax.spaces.dimensions import Int as Int
 from metahpo_jax.spaces.space import Space as Space
+from metahpo_jax.spaces.unconstrained import Free as Free
