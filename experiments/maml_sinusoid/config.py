@@ -3,7 +3,7 @@
 AMPLITUDE, PHASE, INPUTS = (0.1, 5.0), (0.0, 3.141592653589793), (-5.0, 5.0)
 HIDDEN = (40, 40)  # units, with ReLU
 SHOTS = (5, 10)  # examples of a new task; as many again measure the loss that is descended
-TASKS_PER_STEP, META_STEPS, META_RATE = 25, 70_000, 1e-3  # Adam
+TASKS_PER_STEP, META_STEPS, META_RATE = 25, 30_000, 1e-3  # Adam; the paper takes 70,000 steps
 INNER_STEPS, INNER_RATE = 1, 0.01  # of meta-training; Meta-SGD learns its rates from there
 REPTILE_STEPS, REPTILE_RATE = 10, 0.02  # Reptile needs more than one inner step to see more than the mean gradient
 SEEDS, QUICK_SEEDS, QUICK_META_STEPS = 3, 1, 10_000

@@ -61,7 +61,7 @@ def meta_sgd() -> Inner:
 
 def pooled(sizes: tuple[int, ...]) -> Callable[[Key, PyTree, PyTree], Array]:
     """The error of one network on the examples of a task, whichever it is."""
-    return lambda key, weights, task: regressor(sizes).valid_loss(weights, task[1])
+    return lambda key, weights, task: regressor(sizes).valid_loss(weights, task)
 
 
 def first(key: Key, sizes: tuple[int, ...]) -> PyTree:
@@ -207,7 +207,7 @@ def draw(found: dict[int, dict[str, np.ndarray]], path: Path) -> None:
             panel.plot(values.mean((0, 1)), marker="o", markersize=3, label=name.replace("_", " "))
         panel.set(xlabel="gradient steps on the new task", title=f"{shots} shots", yscale="log")
     panels[0].set(ylabel="mean squared error")
-    panels[0].legend()
+    picture.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper")
     picture.savefig(path, dpi=120)
 
 

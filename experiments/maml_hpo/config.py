@@ -1,0 +1,11 @@
+"""The published example's own arguments: a learning rate meta-learned over batches of small classification tasks."""
+
+TASKS, FEATURES, INNER_STEPS, META_STEPS = 10, 10, 5, 100  # tasks of a batch, drawn anew in every meta-step
+HIDDEN, TRAIN_ROWS, VALID_ROWS = 50, 100, 20
+RATE_BOUNDS, RATE_START = (1e-4, 100.0), 0.05  # of the inner learning rate; five steps ask for large ones
+META_RATE = 0.1  # of Adam, in free numbers
+GRID = 200  # learning rates, evenly spaced on a log scale over the bounds
+TEST_TASKS = 500  # on which the grid and what was learned are compared
+SEEDS, QUICK_SEEDS = 10, 3
+SEED = 0
+WITHIN = 1.01  # of the best rate of the grid

@@ -1,0 +1,163 @@
+"""A learning rate learned by MAML through five inner steps, on labels that can be learned and on random ones, beside a grid of 200 rates.
+
+python -m experiments.maml_hpo.run            # writes experiments/maml_hpo/results.json and a picture
+python -m experiments.maml_hpo.run --quick
+"""
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from experiments.record import Claim, arguments, at_most, one_thread_each, write
+
+one_thread_each()
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.maml_hpo import config
+from metahpo_jax.base import Array, Key, PyTree
+from metahpo_jax.evaluation.jobs import versions
+from metahpo_jax.hypergrad import Theta, classifier, gradient_descent
+from metahpo_jax.hypergrad.inner import episode
+from metahpo_jax.metalearners import maml
+from metahpo_jax.spaces import Float, Free, Space
+from metahpo_jax.tasks.base import Split, Task
+from metahpo_jax.training import fit
+
+RATES = Free(Space(learning_rate=Float(*config.RATE_BOUNDS, log=True)))
+INNER = gradient_descent(classifier(1, config.HIDDEN, activation="relu"), RATES, steps=config.INNER_STEPS)
+
+
+def drawn(key: Key, *, learnable: bool) -> Task:
+    """A task: Gaussian features, and labels on either side of a random plane, or of no relation to them."""
+    x_key, plane_key, label_key = jax.random.split(key, 3)
+    rows = config.TRAIN_ROWS + config.VALID_ROWS
+    x = jax.random.normal(x_key, (rows, config.FEATURES), jnp.float32)
+    plane = jax.random.normal(plane_key, (config.FEATURES,), jnp.float32)
+    y = x @ plane > 0 if learnable else jax.random.bernoulli(label_key, 0.5, (rows,))
+
+    def split(start: int, stop: int) -> Split:
+        return Split(x[start:stop], y[start:stop].astype(jnp.int32), jnp.asarray(stop - start, jnp.int32))
+
+    valid = split(config.TRAIN_ROWS, rows)
+    return Task(
+        train=split(0, config.TRAIN_ROWS), valid=valid, test=valid, class_mask=jnp.ones(2, bool),
+        n_features=jnp.asarray(config.FEATURES, jnp.int32), prior_entropy=jnp.asarray(math.log(2.0), jnp.float32),
+        descriptor=jnp.zeros(0, jnp.float32), descriptor_mask=jnp.zeros(0, bool),
+    )  # fmt: skip
+
+
+def batch_of(learnable: bool, tasks: int) -> Callable[[Key, PyTree], Task]:
+    """Draws a batch."""
+    return lambda key, data: jax.vmap(lambda k: drawn(k, learnable=learnable))(jax.random.split(key, tasks))
+
+
+def free(rate: float) -> Theta:
+    """A learning rate as what is learned."""
+    return Theta(RATES.encode({"learning_rate": rate}))
+
+
+def learned_rates(learnable: bool, seeds: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """Learning rates `[seeds]`, losses over meta-training `[seeds, steps]`, and seconds."""
+    draw = batch_of(learnable, config.TASKS)
+    learner = maml(INNER, free(config.RATE_START), draw(jax.random.key(0), ()), rate=config.META_RATE)
+    began = time.perf_counter()
+    keys = jax.random.split(jax.random.key(config.SEED), seeds)
+    result = fit(learner, draw, keys, steps=config.META_STEPS, chunk=config.META_STEPS, batch=True)
+    theta = jax.vmap(learner.export)(result.meta_state)
+    rates = np.asarray(RATES.decode(theta.z)["learning_rate"])
+    return rates, result.metrics.loss, time.perf_counter() - began
+
+
+def losses(rates: np.ndarray, learnable: bool) -> np.ndarray:
+    """Validation losses `[rates, test tasks]` after the inner training; all rates start from the same weights."""
+    tasks = batch_of(learnable, config.TEST_TASKS)(jax.random.key(config.SEED + 1), ())
+    keys = jax.random.split(jax.random.key(config.SEED + 2), config.TEST_TASKS)
+    z = jnp.stack([free(float(rate)).z["learning_rate"] for rate in rates])
+
+    def at(z: Array) -> Array:
+        return jax.vmap(lambda key, task: episode(INNER, key, Theta({"learning_rate": z}), task)[0])(keys, tasks)
+
+    return np.asarray(jax.jit(lambda z: jax.lax.map(at, z))(z))
+
+
+def interval(values: np.ndarray) -> list[float]:
+    """Mean over tasks with a 95 % bootstrap interval."""
+    rng = np.random.default_rng(0)
+    means = values[rng.integers(0, len(values), (2000, len(values)))].mean(1)
+    return [float(values.mean()), *np.quantile(means, [0.025, 0.975]).tolist()]
+
+
+def study(learnable: bool, seeds: int) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
+    """Figures of one kind of labels, the grid's rates and its mean losses."""
+    grid = np.geomspace(*config.RATE_BOUNDS, config.GRID)
+    rates, curve, seconds = learned_rates(learnable, seeds)
+    on_grid, own = losses(grid, learnable), losses(rates, learnable)
+    best = int(on_grid.mean(1).argmin())
+    advantage = interval(math.log(2.0) - own.mean(0))
+    return {
+        "learned_rates": rates.tolist(), "learned_loss": interval(own.mean(0)), "worst_seed": float(own.mean(1).max()),
+        "grid_best_rate": float(grid[best]), "grid_best_loss": interval(on_grid[best]), "untrained_loss": interval(on_grid[0]),
+        "first_meta_loss": float(curve[:, :10].mean()), "last_meta_loss": float(curve[:, -10:].mean()),
+        "below_class_frequencies_by": advantage,
+        "verdict": "something is learned" if advantage[1] > 0 else "nothing is learned: no better than the class frequencies",
+        "seconds": round(seconds, 1),
+    }, grid, on_grid.mean(1)  # fmt: skip
+
+
+def main() -> None:
+    """Learns, compares with the grid, draws, writes."""
+    options = arguments(__doc__ or "", "experiments/maml_hpo/results.json").parse_args()
+    began = time.perf_counter()
+    seeds = config.QUICK_SEEDS if options.quick else config.SEEDS
+    figures, curves = {}, {}
+    for name, learnable in (("learnable", True), ("random", False)):
+        figures[name], grid, curves[name] = study(learnable, seeds)
+        print(f"{name} labels: {figures[name]['verdict']}")
+    learnable, random = figures["learnable"], figures["random"]
+    nothing = random["below_class_frequencies_by"][1]
+    claims = [
+        at_most(
+            "learnable labels: loss of the worst seed's rate over that of the best of the grid",
+            learnable["worst_seed"] / learnable["grid_best_loss"][0], config.WITHIN,
+        ),
+        Claim(
+            "learnable labels: advantage over the class frequencies, lower end of the interval",
+            learnable["below_class_frequencies_by"][1], "> 0", learnable["below_class_frequencies_by"][1] > 0,
+        ),
+        Claim("random labels: the same, where nothing can be learned", nothing, "<= 0", nothing <= 0),
+    ]  # fmt: skip
+    draw(grid, curves, figures, options.out.with_suffix(".png"))
+    write(
+        options.out, command="python -m experiments.maml_hpo.run" + (" --quick" if options.quick else ""),
+        seeds=list(range(seeds)), seconds=time.perf_counter() - began, figures=figures, claims=claims,
+        not_tested=[f"seeds {seeds} to {config.SEEDS - 1}"] if options.quick else [], versions=versions(),
+    )  # fmt: skip
+
+
+def draw(grid: np.ndarray, curves: dict[str, np.ndarray], figures: dict[str, Any], path: Path) -> None:
+    """Loss over the learning rate, with what was learned."""
+    from matplotlib.figure import Figure
+
+    picture = Figure(figsize=(9, 3.6), layout="constrained")
+    for panel, (name, values) in zip(picture.subplots(1, 2), curves.items(), strict=True):
+        panel.semilogx(grid, values, label="grid")
+        for i, rate in enumerate(figures[name]["learned_rates"]):
+            panel.axvline(rate, color="tab:orange", alpha=0.5, label="learned, one line per seed" if i == 0 else None)
+        panel.axhline(math.log(2.0), color="grey", linestyle=":", label="class frequencies")
+        panel.set(
+            title=f"{name} labels",
+            xlabel="learning rate",
+            ylabel="validation loss after 5 steps (nats)",
+            ylim=(0.2, 1.5),
+        )
+        panel.legend()
+    picture.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    main()
