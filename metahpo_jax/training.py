@@ -31,7 +31,7 @@ class MetaMetrics(struct.PyTreeNode):
     """What one meta-step measured. A meta-learner that returns this record has its divergence watched by `fit`."""
 
     loss: Array  # `[]` mean over the finite tasks, NaN without one
-    finite: Array  # `[]` int32: tasks whose loss and gradient are finite
+    finite: Array  # `[]` int32: tasks whose loss and gradient are finite, and of whose episodes the last that ended did not diverge
     tasks: Array  # `[]` int32: tasks of the batch
     gradient_norm: Array  # `[]` global norm of the mean gradient, before the clip
     info: PyTree = ()  # the estimator's `info`: mean over the finite tasks
@@ -43,6 +43,7 @@ class Slots(struct.PyTreeNode):
     carry: PyTree  # `[tasks, ...]` of the estimator
     tasks: PyTree  # `[tasks, ...]`
     done: Array  # `[tasks]` bool: the next step begins a new episode
+    failed: Array  # `[tasks]` bool: the last episode that ended did so by divergence
 
 
 # Entries of an estimator's `info` that `fit` warns of when their mean over the last chunk is on the wrong side of one half.
@@ -82,7 +83,8 @@ def descent(
 
     Args:
       hypergrad: the estimator. One that goes through an episode window by window keeps the episodes of its tasks between meta-steps; a task
-        of the next batch takes the place of one whose episode is done.
+        of the next batch takes the place of one whose episode is done. All episodes begin together; under `fit(batch=True)`, `init` runs in
+        every meta-step, since lanes cannot branch apart.
       theta_init: draws the first `theta`.
       optimiser: of the library optax.
       max_norm: the mean gradient is scaled down to this global norm; None leaves it.
@@ -102,7 +104,7 @@ def descent(
             carry = jax.eval_shape(begin, jax.random.split(key, number), theta, tasks)
             if jax.tree.leaves(carry):
                 empty = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (carry, jax.eval_shape(lambda: tasks)))
-                slots = Slots(*empty, done=jnp.ones(number, bool))
+                slots = Slots(*empty, done=jnp.ones(number, bool), failed=jnp.zeros(number, bool))
         return DescentState(theta=theta, opt_state=optimiser.init(theta), step=jnp.zeros((), jnp.int32), slots=slots)
 
     def begin(keys: Key, theta: PyTree, task_batch: PyTree) -> PyTree:
@@ -139,7 +141,8 @@ def descent(
         for leaf in jax.tree.leaves(estimates.gradient):
             finite &= jnp.all(jnp.isfinite(leaf), axis=tuple(range(1, leaf.ndim)))
         if isinstance(slots, Slots):
-            slots = Slots(carry, task_batch, done=estimates.done | ~finite)
+            failed = ~finite | (slots.failed & ~estimates.done)
+            slots = Slots(carry, task_batch, done=estimates.done | ~finite, failed=failed)
         gradient = _masked_mean(estimates.gradient, finite)
         norm = _global_norm(gradient)
         if max_norm is not None:
@@ -155,7 +158,7 @@ def descent(
         )
         metrics = MetaMetrics(
             loss=jnp.where(jnp.any(finite), _masked_mean(estimates.loss, finite), jnp.nan),
-            finite=jnp.sum(finite, dtype=jnp.int32),
+            finite=jnp.sum(finite & ~slots.failed if isinstance(slots, Slots) else finite, dtype=jnp.int32),
             tasks=jnp.asarray(number, jnp.int32),
             gradient_norm=norm,
             info=_masked_mean(estimates.info, finite),
@@ -413,8 +416,9 @@ class _Record:
         found = self.pieces[-1].info if isinstance(self.pieces[-1], MetaMetrics) else ()
         for name, (when, sentence) in ALARMS.items():
             if isinstance(found, dict) and name in found:
-                last = np.asarray(found[name])[..., -self.chunk :]
-                if (np.mean(last) > 0.5) == when:
+                seen = np.asarray(self.pieces[-1].finite)[..., -self.chunk :] > 0
+                last = np.asarray(found[name])[..., -self.chunk :][seen]
+                if last.size and (np.mean(last) > 0.5) == when:
                     warnings.warn(f"fit: {sentence}.", RuntimeWarning, stacklevel=3)
         lanes = np.flatnonzero(self.streak >= self.chunk).tolist()
         if lanes:

@@ -36,7 +36,7 @@ def test_maml_learns_the_best_learning_rate_by_any_estimator(estimator):
     learner = maml(quadratic(FREE), theta, tasks, estimator=estimator, rate=0.1)
     result = fit(learner, lambda key, data: data, jax.random.key(0), steps=200, chunk=100, data=tasks)
     found = FREE.config(learner.export(result.meta_state).z)["learning_rate"]
-    np.testing.assert_allclose(found, 0.5, rtol=0.05)
+    np.testing.assert_allclose(found, 0.5, rtol=0.15)  # the loss is flat there: (1 - 2 rate)^6
 
 
 def test_adaptation_moves_to_the_task_it_is_on(key):

@@ -1,8 +1,7 @@
 """Every estimator of the hypergradient on one problem: how far off, how noisy, how large and how long.
 
-Bias is against the mean over the episodes of the exact gradient of the loss at the end; a window's estimate counts for its own loss, and the
-last one is what is compared for estimators that differentiate a window (truncated, one_step, hyperdistill), the mean of all for those that
-smooth the sum of the windows' losses (pes, nres, es_single).
+Bias is against the mean over the episodes of the exact gradient of the loss at the end. Of estimators that go window by window it is the
+estimate of the last window, which is about that loss too: evolution strategies estimate the gradient of its smoothed form.
 """
 
 DATA_SET = "wine"  # of scikit-learn's own; a tanh network on minibatches

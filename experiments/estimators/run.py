@@ -63,7 +63,6 @@ ESTIMATORS: dict[str, Callable[[Inner], HyperGrad]] = EXACT | {
     "nres": lambda inner: nres(inner, window_of(inner), sigma=config.SIGMA, pairs=config.PAIRS),
     "es_single": lambda inner: es_single(inner, window_of(inner), sigma=config.SIGMA, pairs=config.PAIRS),
 }
-LAST = ("truncated", "one_step", "hyperdistill")  # whose last estimate of an episode is compared
 
 
 def task_of() -> Task:
@@ -79,9 +78,7 @@ def task_of() -> Task:
 def whole_episode(name: str, inner: Inner) -> Callable[[Key, Theta, Task], Array]:
     """One episode's estimate `[hyperparameters]`."""
     estimator = ESTIMATORS[name](inner)
-    windows = {"one_step": inner.horizon, "hyperdistill": inner.horizon, "truncated": config.WINDOWS}.get(
-        name, config.WINDOWS
-    )
+    windows = inner.horizon if name in ("one_step", "hyperdistill") else config.WINDOWS
 
     def flat(theta: Theta) -> Array:
         return jnp.stack([theta.z[n] for n in FREE.space.names])
@@ -97,7 +94,7 @@ def whole_episode(name: str, inner: Inner) -> Callable[[Key, Theta, Task], Array
             return carry, flat(estimate.gradient)
 
         gradients = jax.lax.scan(one, carry, jnp.arange(windows))[1]
-        return gradients[-1] if name in LAST else jnp.mean(gradients, axis=0)
+        return gradients[-1]
 
     return run
 

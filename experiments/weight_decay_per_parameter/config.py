@@ -5,9 +5,9 @@ STEPS, RATE, MOMENTUM = (
     500,
     0.05,
     0.9,
-)  # of gradient descent on all training images, from the last meta-step's weights on
-META_STEPS, META_RATE = 100, 0.1  # RMSprop-like Adam on the logarithm of each decay
-START = -4.0  # logarithm of the decay that all weights start from
+)  # of gradient descent on all training images, from zero in every meta-step
+META_STEPS, META_RATE = 100, 0.1  # Adam on the logarithm of each decay, from the best one for all on
+MOST = 2.0  # of these logarithms: beyond, gradient descent at this rate diverges
 GRID = [
     -9.0,
     -8.0,

@@ -39,7 +39,7 @@ def estimator_of(
     Args:
       theta, task: examples, of which only shapes and types count.
       tasks: how many are differentiated at once.
-      memory: bytes that may be spent on kept states.
+      memory: bytes that may be spent on kept states; what reverse mode keeps within an update comes on top, a few times as much.
 
     `auto` takes forward mode for at most `FEW` entries of `theta`, else reverse mode where the states of the whole horizon fit into memory,
     with checkpoints where only twice its square root does, and noise-reuse evolution strategies where not even that does.
@@ -54,7 +54,8 @@ def estimator_of(
     ]  # fmt: skip
     if discrete:
         raise ConfigError(
-            f"estimator: theta{discrete[0]} is not a floating-point number, so it has no derivative; search over it with a proposer."
+            f"estimator: theta{discrete[0]} is not a floating-point number, so it has no derivative; search over it with a proposer, "
+            "or round a real number inside the training and take an evolution strategy (full_es)."
         )
     if callable(estimator):
         return Chosen(estimator(inner), getattr(estimator, "__name__", "custom"), "as given")

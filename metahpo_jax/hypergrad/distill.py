@@ -17,6 +17,7 @@ class Distilled(NamedTuple):
 
     floats: list[Array]  # of the distilled state
     index: Array  # `[]` int32: the step whose minibatch is the distilled one
+    key_data: Array  # of the key of that step
     scale: Array  # `[]`: the paper's theta, length of the second-order term per unit of sum_i gamma^i
 
 
@@ -30,7 +31,7 @@ def hyperdistill(inner: Inner, *, gamma: float = 0.99, scale: float | None = Non
 
     Args:
       gamma: in (0, 1): how much of an influence is left after one step.
-      scale: length per unit; by default it is fitted before each episode (section 4.3, algorithm 2) along a training with the present
+      scale: length per unit; by default it is fitted when an episode begins (section 4.3, algorithm 2) along a training with the present
         `theta` on the way back over states interpolated between first and last (DrMAD, Fu et al. 2016), which costs about four
         trainings. The paper does that once every 50 episodes: hand in what was found before to do the same.
 
@@ -40,12 +41,12 @@ def hyperdistill(inner: Inner, *, gamma: float = 0.99, scale: float | None = Non
     if not 0.0 < gamma < 1.0:
         raise ConfigError(f"hyperdistill: gamma must be between 0 and 1, got {gamma}; 0.99 is usual.")
 
-    def update_of(key: Key, theta: PyTree, state: PyTree, task: PyTree, index: Array):
-        """The floats of the next state as a function of `theta` and of this one's."""
+    def update_of(key: Key, state: PyTree, task: PyTree, index: Array):
+        """The floats of the next state as a function of `theta` and of this one's, by the key of that step."""
         _, joined = split_floats(state)
 
         def run(theta: PyTree, floats: list[Array]) -> list[Array]:
-            return split_floats(inner.step(jax.random.fold_in(key, index), theta, joined(floats), task, index))[0]
+            return split_floats(inner.step(key, theta, joined(floats), task, index))[0]
 
         return run
 
@@ -76,7 +77,7 @@ def hyperdistill(inner: Inner, *, gamma: float = 0.99, scale: float | None = Non
             t = inner.horizon - s  # number of the update, from the state after t updates
             share = t / inner.horizon
             floats = [((1.0 - share) * a + share * b).astype(a.dtype) for a, b in zip(began, ended, strict=True)]
-            run = update_of(step_key, theta, last, task, t)
+            run = update_of(jax.random.fold_in(step_key, t), last, task, t)
             _, pull = jax.vjp(run, theta, floats)
             of_theta, beta = pull(beta)
             g = jax.tree.map(jnp.add, g, of_theta)
@@ -84,11 +85,8 @@ def hyperdistill(inner: Inner, *, gamma: float = 0.99, scale: float | None = Non
             keep = (1.0 - gamma ** (s - 1.0)) / (1.0 - gamma**s)
             distilled = averaged(distilled, floats, keep)
             index = jnp.where(jax.random.uniform(jax.random.fold_in(pick_key, s)) < keep, index, t)
-            direction = unit(
-                jax.vjp(lambda theta: update_of(step_key, theta, last, task, index)(theta, distilled), theta)[1](alpha)[
-                    0
-                ]
-            )
+            kept = update_of(jax.random.fold_in(step_key, index), last, task, index)
+            direction = unit(jax.vjp(lambda theta: kept(theta, distilled), theta)[1](alpha)[0])
             length = jnp.asarray((1.0 - gamma**s) / (1.0 - gamma))
             return (beta, g, distilled, index), (length, jnp.asarray(optax.tree.vdot(direction, g)))
 
@@ -101,9 +99,8 @@ def hyperdistill(inner: Inner, *, gamma: float = 0.99, scale: float | None = Non
         state = inner.init(state_key, theta, task)
         floats = split_floats(state)[0]
         found = fitted_scale(scale_key, theta, task) if scale is None else jnp.asarray(scale, floats[0].dtype)
-        return lax.stop_gradient(
-            Window(state, jnp.zeros((), jnp.int32), Distilled(floats, jnp.zeros((), jnp.int32), found))
-        )
+        zero = jnp.zeros((), jnp.int32)
+        return lax.stop_gradient(Window(state, zero, Distilled(floats, zero, jax.random.key_data(key), found)))
 
     def step(key: Key, theta: PyTree, carry: Window, task: PyTree) -> tuple[Estimate, Window]:
         step_key, loss_key, pick_key = jax.random.split(key, 3)
@@ -111,15 +108,17 @@ def hyperdistill(inner: Inner, *, gamma: float = 0.99, scale: float | None = Non
         t = carry.index + 1
         keep = (gamma - gamma**t) / (1.0 - gamma**t)  # 0 in the first step
         distilled = averaged(old.floats, split_floats(state)[0], keep)
-        index = jnp.where(jax.random.uniform(pick_key) < keep, old.index, carry.index)
-        new = inner.step(jax.random.fold_in(step_key, carry.index), theta, state, task, carry.index)
+        is_kept = jax.random.uniform(pick_key) < keep
+        index = jnp.where(is_kept, old.index, carry.index)
+        key_data = jnp.where(is_kept, old.key_data, jax.random.key_data(step_key))
+        new = inner.step(step_key, theta, state, task, carry.index)
         value, info, direct, alpha = alpha_of(loss_key, theta, new, task)
-        run = update_of(step_key, theta, state, task, index)
+        run = update_of(jax.random.wrap_key_data(key_data), state, task, index)
         direction = unit(jax.vjp(lambda theta: run(theta, distilled), theta)[1](alpha)[0])
         length = old.scale * (1.0 - gamma**t) / (1.0 - gamma)
         gradient = jax.tree.map(lambda d, u: (d + length * u).astype(d.dtype), direct, direction)
         estimate = Estimate(loss=value, gradient=gradient, done=t >= inner.horizon, info=info)
-        return estimate, Window(new, t, Distilled(distilled, index, old.scale))
+        return estimate, Window(new, t, Distilled(distilled, index, key_data, old.scale))
 
     return HyperGrad(init, step)
 

@@ -45,7 +45,7 @@ def full_es(inner: Inner | Loss, *, sigma: float = 0.1, pairs: int = 8) -> Hyper
         noise_key, key = jax.random.split(key)
         noise = normal(noise_key, theta, pairs)
         losses, info = jax.vmap(lambda t: episode(inner, key, t, task))(both_sides(theta, noise, sigma))
-        return jnp.mean(losses), slope(losses, noise, sigma), jax.tree.map(lambda x: jnp.mean(x, axis=0), info)
+        return mean_finite(losses), slope(losses, noise, sigma), jax.tree.map(mean_finite, info)
 
     return full_horizon(estimate)
 
@@ -112,8 +112,8 @@ def shared_noise(
         states, losses, info = jax.vmap(run)(both_sides(theta, noise, sigma), carry.state)
         index = carry.index + window
         estimate = Estimate(
-            loss=jnp.mean(losses), gradient=slope(losses, total, sigma), done=index >= inner.horizon,
-            info=jax.tree.map(lambda x: jnp.mean(x, axis=0), info),
+            loss=mean_finite(losses), gradient=slope(losses, total, sigma), done=index >= inner.horizon,
+            info=jax.tree.map(mean_finite, info),
         )  # fmt: skip
         return estimate, Window(states, index, Pairs(noise, total))
 
@@ -131,10 +131,20 @@ def both_sides(theta: PyTree, noise: PyTree, sigma: float) -> PyTree:
 
 
 def slope(losses: Array, noise: PyTree, sigma: float) -> PyTree:
-    """Mean over pairs of noise (L+ - L-) / (2 sigma), of `losses [2 pairs]`."""
+    """Mean over pairs of noise (L+ - L-) / (2 sigma), of `losses [2 pairs]`; over those that are finite, NaN where none is."""
     plus, minus = jnp.split(losses, 2)
-    weights = (plus - minus) / (2.0 * sigma * plus.shape[0])
+    usable = jnp.isfinite(plus - minus)
+    count = jnp.where(jnp.any(usable), jnp.sum(usable), jnp.nan)
+    weights = (jnp.where(usable, plus - minus, 0.0) / (2.0 * sigma * count)).astype(losses.dtype)
     return jax.tree.map(lambda n: jnp.tensordot(weights, n, 1).astype(n.dtype), noise)
+
+
+def mean_finite(x: Array) -> Array:
+    """Mean over the leading axis of what is finite, NaN where nothing is; other types than floats as they are."""
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        return jnp.mean(x, axis=0)
+    usable = jnp.isfinite(x)
+    return jnp.where(jnp.any(usable, axis=0), jnp.mean(x, axis=0, where=usable), jnp.nan)
 
 
 def _check(name: str, sigma: float, pairs: int) -> None:

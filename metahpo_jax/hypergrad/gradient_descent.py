@@ -1,7 +1,7 @@
 """Networks under gradient descent as an `Inner`: every continuous hyperparameter of the training has a derivative."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +34,10 @@ class Problem(NamedTuple):
     init: Callable[[Key, PyTree], PyTree]  # key, task -> weights, a list of layers
     train_loss: Callable[[Key, PyTree, PyTree, Mapping[str, Array]], Array]  # key, weights, task, values
     valid_loss: Callable[[PyTree, PyTree], Any]  # weights, task -> `[]`, or (`[]`, info)
+    full_loss: Callable[
+        [PyTree, PyTree, Mapping[str, Array]], Array
+    ]  # weights, task, values: on all data, without noise
+    uses: tuple[str, ...] = ()  # hyperparameters, besides those of the optimiser, that change the training loss
 
 
 class Descending(struct.PyTreeNode):
@@ -74,7 +78,7 @@ def gradient_descent(
       ConfigError: for hyperparameters without a name here, or without a learning rate.
     """
     fixed = dict(fixed or {})
-    known, given = set(SPACE.names), [*(free.space.names if free else ()), *fixed]
+    known, given = SPACE.names, [*(free.space.names if free else ()), *fixed]
     if "dropout" in given:
         raise ConfigError(
             "gradient_descent: the rate of Bernoulli dropout has no pathwise derivative; learn it by an evolution strategy "
@@ -85,6 +89,16 @@ def gradient_descent(
         raise ConfigError(
             f"gradient_descent: expected a learning_rate and any others of {', '.join(SPACE.names)}, each once, got {', '.join(given)}."
         )
+    works = {"learning_rate", *problem.uses} | ({"momentum"} if optimiser == "sgd" else set())
+    works |= set() if first_order else {"weight_decay"}
+    idle = [name for name in (free.space.names if free else ()) if name not in works]
+    if idle:
+        raise ConfigError(
+            f"gradient_descent: {idle[0]} changes nothing here, so it cannot be learned: momentum needs sgd, noise a problem that is noisy, "
+            "weight decay more than first-order gradients; leave it out, or fix it."
+        )
+    if per not in get_args(Per):
+        raise ConfigError(f"gradient_descent: per must be one of {', '.join(get_args(Per))}, got {per!r}.")
     if steps < 1:
         raise ConfigError(f"gradient_descent: steps must be at least 1, got {steps}.")
 
@@ -99,12 +113,37 @@ def gradient_descent(
 
     def init(key: Key, theta: Theta, task: PyTree) -> Descending:
         weights = theta.weights if jax.tree.leaves(theta.weights) else problem.init(key, task)
+        _check_rate(theta, weights)
         zeros = jax.tree.map(jnp.zeros_like, weights)
         return Descending(weights, zeros, zeros if optimiser == "adam" else ())
 
+    def _check_rate(theta: Theta, weights: PyTree) -> None:
+        if "learning_rate" not in theta.z:
+            return
+        layers, size = len(weights), sum(leaf.size for leaf in jax.tree.leaves(weights))
+        shapes = {
+            "all": (),
+            "layer": (layers,),
+            "step": (steps,),
+            "layer and step": (steps, layers),
+            "parameter": (size,),
+        }
+        found = jnp.shape(theta.z["learning_rate"])
+        if found != shapes[per]:
+            raise ConfigError(
+                f"gradient_descent: z['learning_rate'] per {per} must have shape {shapes[per]}, got {found}."
+            )
+
+    def penalty(values: Mapping[str, Array], weights: PyTree) -> Array:
+        return 0.5 * values["weight_decay"] * jnp.asarray(sum(jnp.vdot(w, w) for w in jax.tree.leaves(weights)))
+
     def penalised(key: Key, values: Mapping[str, Array], weights: PyTree, task: PyTree) -> Array:
-        decay = sum(jnp.vdot(w, w) for w in jax.tree.leaves(weights))
-        return problem.train_loss(key, weights, task, values) + 0.5 * values["weight_decay"] * decay
+        return problem.train_loss(key, weights, task, values) + penalty(values, weights)
+
+    def inner_loss(key: Key, theta: Theta, weights: PyTree, task: PyTree) -> Array:
+        """What minibatches and noise are drawn around: the loss that the training approaches the minimum of."""
+        values = values_of(theta, weights)
+        return problem.full_loss(weights, task, values) + penalty(values, weights)
 
     def rates(rate: Array, weights: PyTree, index: Array) -> PyTree:
         """The learning rate of every array of weights."""
@@ -141,5 +180,5 @@ def gradient_descent(
         loss=lambda key, theta, state, task: problem.valid_loss(state.weights, task),
         horizon=steps,
         weights=lambda state: state.weights,
-        inner_loss=lambda key, theta, weights, task: penalised(key, values_of(theta, weights), weights, task),
+        inner_loss=inner_loss,
     )

@@ -33,7 +33,12 @@ def growth(inner: Inner, key: Key, theta: PyTree, task: PyTree) -> Array:
 
         _, direction, state = jax.jvp(update, (floats,), (direction,), has_aux=True)
         norm = optax.tree.norm(direction)
-        return (state, jax.tree.map(lambda d: d / norm, direction), total + jnp.log(norm)), None
+        # A direction that was contracted to nothing stays nothing: its logarithm is minus infinity, not a number all the same.
+        return (
+            state,
+            jax.tree.map(lambda d: d / jnp.where(norm > 0, norm, 1.0), direction),
+            total + jnp.log(norm),
+        ), None
 
     unit = jax.tree.map(lambda d: d / optax.tree.norm(direction), direction)
     zero = jnp.zeros((), floats[0].dtype)
@@ -42,15 +47,17 @@ def growth(inner: Inner, key: Key, theta: PyTree, task: PyTree) -> Array:
 
 
 def with_growth(hypergrad: HyperGrad, inner: Inner) -> HyperGrad:
-    """The same estimator; its `info` becomes a dict of what the loss measured (`info`), `growth`, and whether that is too much (`exploding`).
+    """The same estimator; its `info` becomes a dict that also holds `growth`, and `exploding`: whether that is too much.
 
-    Too much is a factor of `TOO_MUCH` over the whole horizon; `fit` warns where most trainings have it.
+    Too much is a factor of `TOO_MUCH` over the whole horizon; `fit` warns where most trainings have it. Each step of the estimator costs about
+    two trainings of the whole horizon more, those of one window as well.
     """
 
     def step(key: Key, theta: PyTree, carry: PyTree, task: PyTree) -> tuple[Estimate, PyTree]:
         estimate, carry = hypergrad.step(key, theta, carry, task)
+        own = estimate.info if isinstance(estimate.info, dict) else {"info": estimate.info}
         found = growth(inner, key, lax.stop_gradient(theta), task)
-        exploding = (found * inner.horizon > math.log(TOO_MUCH)).astype(found.dtype)
-        return estimate.replace(info={"info": estimate.info, "growth": found, "exploding": exploding}), carry
+        exploding = ~(found * inner.horizon <= math.log(TOO_MUCH))  # also where it is not a number
+        return estimate.replace(info=own | {"growth": found, "exploding": exploding.astype(found.dtype)}), carry
 
     return HyperGrad(hypergrad.init, step)

@@ -58,14 +58,13 @@ def implicit(
             return jax.tree.map(lambda h, x: h + damping * x, product, p)
 
         _warn_of_the_unseen(slope, theta, weights)
-        grad = jax.grad(
+        grad = jax.value_and_grad(
             lambda theta, state: measured(inner, loss_key, theta, state, task),
             argnums=(0, 1),
             has_aux=True,
             allow_int=True,
         )
-        (direct, of_state), info = grad(theta, state)
-        value = measured(inner, loss_key, theta, state, task)[0]
+        (value, info), (direct, of_state) = grad(theta, state)
         v = inner.weights(of_state)
         p = (
             _neumann(hessian, v, terms, rate)

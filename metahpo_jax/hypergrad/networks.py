@@ -82,7 +82,12 @@ def classifier(
     def valid_loss(stack: Layers, task: Task) -> Array:
         return mean_over(task.valid, cross_entropy(outputs(stack, task.valid.x, activation), task.valid.y, task, 0.0))
 
-    return Problem(init, train_loss, valid_loss)
+    def full_loss(stack: Layers, task: Task, values: Mapping[str, Array]) -> Array:
+        logits = outputs(stack, task.train.x, activation)
+        return mean_over(task.train, cross_entropy(logits, task.train.y, task, values["label_smoothing"]))
+
+    uses = ("label_smoothing", "gaussian_dropout", "data_noise") if noisy else ("label_smoothing",)
+    return Problem(init, train_loss, valid_loss, full_loss, uses)
 
 
 def regressor(sizes: tuple[int, ...], *, activation: str = "relu") -> Problem:
@@ -97,7 +102,10 @@ def regressor(sizes: tuple[int, ...], *, activation: str = "relu") -> Problem:
         return layers(key, sizes, task[0][0].dtype)
 
     return Problem(
-        init, lambda key, stack, task, values: error(stack, task[0]), lambda stack, task: error(stack, task[1])
+        init,
+        train_loss=lambda key, stack, task, values: error(stack, task[0]),
+        valid_loss=lambda stack, task: error(stack, task[1]),
+        full_loss=lambda stack, task, values: error(stack, task[0]),
     )
 
 

@@ -85,7 +85,15 @@ def adapt(
 
     Args:
       hypergrad: a full-horizon estimator.
+
+    Raises:
+      ConfigError: when there are no hyperparameters to move.
     """
+
+    if not theta.z:
+        raise ConfigError(
+            "adapt: theta holds no hyperparameters, so there is nothing to move; train with its weights instead."
+        )
 
     def one(
         carry: tuple[dict[str, Array], Array], _: None
@@ -105,7 +113,11 @@ def adapt(
 
 
 def configuration(theta: Theta, free: Free, fixed: Mapping[str, Any], space: Space) -> np.ndarray:
-    """Coordinates `[D]` in `space` of what was learned; `fixed` are the values of the hyperparameters that were not."""
+    """Coordinates `[D]` in `space` of what was learned; `fixed` are the values of the hyperparameters that were not.
+
+    Raises:
+      SpaceError: when a learned value is beyond the bounds of `space`, or a hyperparameter of it is missing.
+    """
     learned = {name: value for name, value in free.config(theta.z).items() if name in space}
     return space.encode({**fixed, **learned})
 

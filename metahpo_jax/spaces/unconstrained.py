@@ -35,8 +35,8 @@ class Free:
         for name in space:
             if not isinstance(space[name], Float):
                 raise ConfigError(
-                    f"{name!r} is {space[name]!r}, which has no derivative: fix it, search over it with a proposer, or estimate by an "
-                    "evolution strategy (hypergrad.full_es) or a score function."
+                    f"{name!r} is {space[name]!r}, which has no derivative: fix it, search over it with a proposer, or round a Float "
+                    "inside the training and take an evolution strategy (hypergrad.full_es) or a score function."
                 )
             if space[name].when is not None:
                 raise ConfigError(
