@@ -96,7 +96,7 @@ EXACT = {
 SEEDS = 20
 
 
-@pytest.mark.parametrize("horizon", [2, 50])
+@pytest.mark.parametrize("horizon", [50])
 def test_exact_estimators_equal_central_differences_for_every_hyperparameter(x64, horizon):
     inner, task, theta = tanh_network(horizon), make_task(), make_theta()
     keys = jax.random.split(jax.random.key(horizon), SEEDS)
