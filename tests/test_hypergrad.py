@@ -26,7 +26,6 @@ from metahpo_jax.hypergrad import (
     reverse,
     shared_noise,
     truncated,
-    with_growth,
 )  # fmt: skip
 
 
@@ -410,7 +409,6 @@ ALL = {
     "pes": lambda inner: pes(inner, 3),
     "nres": lambda inner: nres(inner, 3),
     "es_single": lambda inner: es_single(inner, 3),
-    "with_growth": lambda inner: with_growth(reverse(inner), inner),
 }
 
 
