@@ -2,8 +2,8 @@
 
 TASKS, FEATURES, INNER_STEPS, META_STEPS = 10, 10, 5, 100  # tasks of a batch, drawn anew in every meta-step
 HIDDEN, TRAIN_ROWS, VALID_ROWS = 50, 100, 20
-RATE_BOUNDS, RATE_START = (1e-4, 100.0), 0.05  # of the inner learning rate; five steps ask for large ones
-META_RATE = 0.1  # of Adam, in free numbers
+RATE_BOUNDS, RATE_START = (1e-4, 1.0), 0.05  # of the inner learning rate, as in every space of this library
+META_RATE = 0.2  # of Adam, in free numbers, falling to 0 as a cosine: batches of ten tasks are noisy
 GRID = 200  # learning rates, evenly spaced on a log scale over the bounds
 TEST_TASKS = 500  # on which the grid and what was learned are compared
 SEEDS, QUICK_SEEDS = 10, 3

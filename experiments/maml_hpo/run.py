@@ -17,6 +17,7 @@ one_thread_each()
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from experiments.maml_hpo import config
 from metahpo_jax.base import Array, Key, PyTree
@@ -64,7 +65,8 @@ def free(rate: float) -> Theta:
 def learned_rates(learnable: bool, seeds: int) -> tuple[np.ndarray, np.ndarray, float]:
     """Learning rates `[seeds]`, losses over meta-training `[seeds, steps]`, and seconds."""
     draw = batch_of(learnable, config.TASKS)
-    learner = maml(INNER, free(config.RATE_START), draw(jax.random.key(0), ()), rate=config.META_RATE)
+    optimiser = optax.adam(optax.cosine_decay_schedule(config.META_RATE, config.META_STEPS))
+    learner = maml(INNER, free(config.RATE_START), draw(jax.random.key(0), ()), optimiser=optimiser, max_norm=None)
     began = time.perf_counter()
     keys = jax.random.split(jax.random.key(config.SEED), seeds)
     result = fit(learner, draw, keys, steps=config.META_STEPS, chunk=config.META_STEPS, batch=True)
