@@ -7,8 +7,6 @@ for one key or for many lanes (folds of a cross-validation, seeds) in the same p
 import contextlib
 import functools
 import hashlib
-import signal
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -23,6 +21,7 @@ from flax import struct
 from metahpo_jax.base import Array, HyperGrad, Key, MetaLearner, PyTree
 from metahpo_jax.checkpoint import load_checkpoint, restore, save_checkpoint
 from metahpo_jax.errors import CheckpointError, ConfigError, ObjectiveError
+from metahpo_jax.signals import HeldSignals
 
 Hook = Callable[[int, PyTree, PyTree], None]  # meta-steps done, metrics of the last chunk (NumPy), a copy of meta_state
 
@@ -326,7 +325,7 @@ def fit(
     def due(stop: int) -> bool:
         return stop == steps or -(-stop // chunk) % every == 0
 
-    with _progress_bar(steps, done, progress) as bar, _HeldSignals(store is not None) as signals:
+    with _progress_bar(steps, done, progress) as bar, HeldSignals(store is not None) as signals:
         while done < steps:
             start, done = done, min(done + chunk, steps)
             meta_state, buffer = run(meta_state, key, data, jnp.asarray(start, jnp.int32), jnp.asarray(done, jnp.int32))
@@ -477,46 +476,6 @@ def _digest(tree: PyTree) -> str:
 
 def _is_key(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-class _HeldSignals:
-    """Holds SIGINT and SIGTERM back until `deliver`; the second one acts at once. Does nothing outside the main
-    thread."""
-
-    def __init__(self, active: bool):
-        self.active = active and threading.current_thread() is threading.main_thread()
-        self.caught: int | None = None
-        self.handlers: dict[int, Any] = {}
-
-    def __enter__(self) -> "_HeldSignals":
-        if self.active:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                if signal.getsignal(number) not in (signal.SIG_IGN, None):  # what is ignored stays so
-                    self.handlers[number] = signal.signal(number, self._hold)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._let_go()
-        if self.caught is not None:
-            signal.raise_signal(self.caught)
-
-    def deliver(self) -> None:
-        """Raises the signal again under the handler that it was meant for; returns if that one does."""
-        number, self.caught = self.caught, None
-        self._let_go()
-        if number is not None:
-            signal.raise_signal(number)
-        self.__enter__()
-
-    def _hold(self, number: int, frame: object) -> None:
-        if self.caught is not None:
-            self._let_go()
-            signal.raise_signal(number)
-        self.caught = number
-
-    def _let_go(self) -> None:
-        while self.handlers:
-            signal.signal(*self.handlers.popitem())
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ FLOORS = [
     "surrogates acquisitions",
     "schedules",
     "base spaces history nets distributions",
-    "errors files processes",
+    "errors files processes signals",
 ]
 HEIGHT = {name: -line for line, names in enumerate(FLOORS) for name in names.split()}
 
