@@ -11,6 +11,7 @@ from metahpo_jax import driver
 from metahpo_jax.base import Candidates, Evaluation, Purpose, Status, no_candidates, run_key, trial_key
 from metahpo_jax.errors import ConfigError
 from metahpo_jax.history import History, untried
+from metahpo_jax.metalearners import warm_start
 from metahpo_jax.objectives import Table, table, user_function
 from metahpo_jax.proposers import PortfolioTheta, gp_bo, grid, portfolio, random, resume_best, sobol, then
 
@@ -25,6 +26,7 @@ PROPOSERS = {
     "portfolio": (portfolio(LIST, SPACE), False),
     "resume_best": (resume_best(random(SPACE), width=3), False),
     "then": (then(portfolio(LIST, SPACE), 3, sobol(SPACE)), False),
+    "warm_start": (warm_start(LIST, SPACE, sobol(SPACE)), False),
     "gp": (gp_bo(SPACE, opening=sobol(SPACE)), True),
 }
 TRIALS = 9

@@ -19,3 +19,5 @@ from metahpo_jax.metalearners.pretrained_gp import learn_theta as learn_theta
 from metahpo_jax.metalearners.pretrained_gp import pretrain_gp as pretrain_gp
 from metahpo_jax.metalearners.pretrained_gp import pretrained_gp as pretrained_gp
 from metahpo_jax.metalearners.prior import Prior as Prior
+from metahpo_jax.metalearners.transfer import warm_start as warm_start
+from metahpo_jax.metalearners.transfer import warm_weights as warm_weights
