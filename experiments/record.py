@@ -35,6 +35,14 @@ def at_least(name: str, value: float, limit: float) -> Claim:
     return Claim(name, float(value), f">= {limit:g}", bool(value >= limit))
 
 
+def measured(targets: dict[str, float], name: str, value: float | None, *, most: bool = False) -> Claim:
+    """Against its target, a least value or (`most`) a most one; what could not be measured does not hold."""
+    target = targets[name]
+    if value is None:
+        return Claim(name, None, f"{'<=' if most else '>='} {target:g}", False)
+    return at_most(name, value, target) if most else at_least(name, value, target)
+
+
 def arguments(description: str, out: str) -> argparse.ArgumentParser:
     """The options that all experiments share."""
     parser = argparse.ArgumentParser(description=description)

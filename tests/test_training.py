@@ -261,6 +261,30 @@ def test_fit_warns_of_what_an_estimator_raises_the_alarm_about(key):
         fit(learner, lambda key, data: jnp.zeros(2, jnp.float32), key, steps=2, chunk=2)
 
 
+def test_fit_warns_of_inner_trainings_that_end_far_from_convergence(key):
+    def step(key, theta, carry, task):
+        info = {"converged": (task < 1.5).astype(jnp.float32)}
+        return Estimate(jnp.sum(theta**2), 2.0 * theta, jnp.asarray(True), info), carry
+
+    far = HyperGrad(lambda key, theta, task: (), step)
+    learner = descent(far, lambda key: jnp.ones(2, jnp.float32), optax.sgd(0.1), max_norm=None)
+    with pytest.warns(RuntimeWarning, match="end far from convergence"):
+        fit(learner, lambda key, data: jnp.asarray([1.0, 2.0, 3.0], jnp.float32), key, steps=4, chunk=2)
+    fit(learner, lambda key, data: jnp.asarray([1.0, 1.0, 3.0], jnp.float32), key, steps=4, chunk=2)  # no warning
+
+
+@pytest.mark.parametrize("number", [15, 16, 21])
+def test_many_tasks_are_differentiated_a_few_at_a_time_with_the_same_result(key, number):
+    tasks = jnp.arange(number, dtype=jnp.float32)
+    hypergrad = reverse(lambda key, theta, task: jnp.sum((theta - task) ** 2) + jax.random.normal(key, (), jnp.float32))
+    learner = descent(hypergrad, lambda key: jnp.zeros(2, jnp.float32), optax.sgd(0.5), max_norm=None)
+    state, metrics = learner.step(key, learner.init(key), tasks)
+    np.testing.assert_allclose(state.theta, np.full(2, tasks.mean()), rtol=1e-5)
+    keys = jax.random.split(key, (2, number))[1]
+    expected = [hypergrad.step(k, jnp.zeros(2, jnp.float32), (), t)[0].loss for k, t in zip(keys, tasks, strict=True)]
+    np.testing.assert_allclose(metrics.loss, np.mean(expected), rtol=1e-5)
+
+
 def test_fit_stops_when_over_half_of_the_tasks_diverge(key):
     def batch(bad):
         return lambda key, data: jnp.where(jnp.arange(4)[:, None] < bad, jnp.inf, jnp.ones((4, 3), jnp.float32))

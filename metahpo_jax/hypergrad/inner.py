@@ -10,6 +10,8 @@ from jax import lax
 from metahpo_jax.base import Array, Estimate, HyperGrad, Key, PyTree
 from metahpo_jax.errors import ConfigError
 
+WRITTEN_OUT = 5  # updates; a loop of so few costs more than it does
+
 Loss = Callable[[Key, PyTree, PyTree], Any]  # key, theta, task -> `[]`, or (`[]`, whatever else was measured)
 
 
@@ -62,7 +64,7 @@ def advance(
         return inner.step(jax.random.fold_in(key, index), theta, state, task, index), None
 
     def run(state: PyTree, indices: Array) -> tuple[PyTree, None]:
-        return lax.scan(one, state, indices)[0], None
+        return lax.scan(one, state, indices, unroll=len(indices) <= WRITTEN_OUT)[0], None
 
     indices = jnp.asarray(start, jnp.int32) + jnp.arange(steps, dtype=jnp.int32)
     if segment is None:

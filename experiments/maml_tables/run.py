@@ -1,0 +1,207 @@
+"""A configuration learned by MAML on real tables beside random search of equal cost, a portfolio and Gaussian processes, on held-out tables.
+
+python -m experiments.maml_tables.run            # writes experiments/maml_tables/results.json and a picture; needs `make datasets`
+python -m experiments.maml_tables.run --quick
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from experiments.record import Claim, arguments, interval, one_thread_each, write
+
+one_thread_each()
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments.maml_tables import config
+from experiments.tables import data_sets, relative
+from metahpo_jax.base import Key, Proposer, PyTree
+from metahpo_jax.evaluation.jobs import versions
+from metahpo_jax.evaluation.live import run_live
+from metahpo_jax.hypergrad import SPACE, Theta, classifier, forward, gradient_descent
+from metahpo_jax.hypergrad.inner import episode
+from metahpo_jax.metalearners import configuration, greedy_picks, maml, started_at
+from metahpo_jax.metalearners.portfolio import listed
+from metahpo_jax.proposers import gp_bo, portfolio, random
+from metahpo_jax.spaces import Free, Space
+from metahpo_jax.tasks.base import Task
+from metahpo_jax.training import fit
+
+SEARCHED = Space({name: SPACE[name] for name in config.HYPERPARAMETERS})
+FREE = Free(SEARCHED)
+INNER = gradient_descent(relative(classifier(config.DEPTH, config.WIDTH, batch=config.BATCH)), FREE, steps=config.STEPS)
+LABELS = {
+    "default": "default", "random": "random search", "fixed, gp": "best of random search, then GP", "gp": "GP without transfer",
+    "portfolio": "portfolio", "maml, gp": "MAML, then GP",
+}  # fmt: skip
+
+
+def some(key: Key, data: tuple[jax.Array, Task]) -> Task:
+    """A batch of different data sets of a fold."""
+    known, tasks = data
+    chosen = jax.random.choice(key, known.shape[0], (config.TASKS,), replace=False, p=known / jnp.sum(known))
+    return jax.tree.map(lambda leaf: leaf[chosen], tasks)
+
+
+def learned(known: np.ndarray, tasks: Task, steps: int) -> tuple[list[np.ndarray], float]:
+    """A configuration in the unit cube for every fold `known [folds, data sets]`, all learned side by side, and the seconds it took."""
+    optimiser = optax.adam(optax.cosine_decay_schedule(config.META_RATE, steps))
+    example = jax.tree.map(lambda leaf: leaf[: config.TASKS], tasks)
+    learner = maml(INNER, Theta(FREE.encode(config.START)), example, estimator=forward, optimiser=optimiser)
+    keys = jax.random.split(jax.random.key(config.SEED), len(known))
+    began = time.perf_counter()
+    result = fit(
+        learner, some, keys, steps=steps, chunk=5, data=(jnp.asarray(known, jnp.float32), tasks), data_axes=(0, None), batch=True,
+        progress=True,
+    )  # fmt: skip
+    theta = jax.vmap(learner.export)(result.meta_state)
+    folds = [jax.tree.map(lambda leaf, f=f: leaf[f], theta) for f in range(len(known))]
+    return [configuration(one, FREE, {}, SEARCHED) for one in folds], time.perf_counter() - began
+
+
+def trained(z: PyTree, task: Task) -> jax.Array:
+    """Loss of a trial, at most 1: a network that does worse would be replaced by the frequencies of the classes."""
+    keys = jax.random.split(jax.random.key(config.SEED + 1), config.EVALUATIONS)
+    losses = jax.vmap(lambda key: episode(INNER, key, Theta(z), task)[0])(keys)
+    return jnp.mean(jnp.where(losses < 1.0, losses, 1.0))  # also where it diverged
+
+
+def free_numbers(u: np.ndarray) -> PyTree:
+    """`[n]` of each hyperparameter."""
+    encoded = [FREE.encode(SEARCHED.decode(row)) for row in u]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *encoded)
+
+
+def table_of(u: np.ndarray, tasks: Task) -> np.ndarray:
+    """Losses `[data sets, configurations]`."""
+    call = jax.jit(lambda z: jax.lax.map(lambda one: jax.vmap(lambda task: trained(one, task))(tasks), z))
+    return np.asarray(call(free_numbers(u))).T
+
+
+def multiple(tasks: Task) -> float:
+    """Seconds of a hypergradient over those of a training, side by side on the same batch."""
+    batch = jax.tree.map(lambda leaf: leaf[: config.TASKS], tasks)
+    keys, theta = jax.random.split(jax.random.key(0), config.TASKS), Theta(FREE.encode(config.START))
+    plain = jax.jit(lambda: jax.vmap(lambda key, task: episode(INNER, key, theta, task)[0])(keys, batch))
+    slopes = jax.jit(lambda: jax.vmap(lambda key, task: forward(INNER).step(key, theta, (), task)[0])(keys, batch))
+    seconds: dict[str, list[float]] = {"plain": [], "slopes": []}
+    for round_ in range(6):
+        for name, call in (("plain", plain), ("slopes", slopes)):
+            began = time.perf_counter()
+            jax.block_until_ready(call())
+            if round_:  # the first compiles
+                seconds[name].append(time.perf_counter() - began)
+    return float(np.median(seconds["slopes"]) / np.median(seconds["plain"]))
+
+
+def live(tasks: Task, most: int) -> Callable[[int, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """What trains up to `most` configurations of a trial on one task."""
+    call = jax.jit(lambda z, task: jax.lax.map(lambda one: trained(one, task), z))
+
+    def evaluate(task: int, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        padded = np.concatenate([u, np.repeat(u[-1:], most - len(u), 0)])
+        losses = np.asarray(call(free_numbers(padded), jax.tree.map(lambda leaf: leaf[task], tasks)))[: len(u)]
+        return losses, np.full(len(u), np.nan)
+
+    return evaluate
+
+
+def proposers_of(fold: int, maml_u: np.ndarray, u: np.ndarray, losses: np.ndarray, fixed: int) -> dict[str, Proposer]:
+    """The competitors of a fold; `losses [data sets, configurations]` are of those that are known."""
+    gp = gp_bo(SEARCHED, opening_trials=1)
+    best = u[losses[:, :fixed].mean(0).argmin()]
+    picks = greedy_picks(losses, config.TRIALS)
+    return {
+        "default": started_at(SEARCHED.encode(config.START), SEARCHED, random(SEARCHED)),
+        "random": random(SEARCHED),
+        "gp": gp_bo(SEARCHED),
+        "fixed, gp": started_at(best, SEARCHED, gp),
+        "portfolio": portfolio(listed(u, picks), SEARCHED),
+        "maml, gp": started_at(maml_u, SEARCHED, gp),
+    }
+
+
+def main() -> None:
+    """Learns in every fold, tunes what was held out, draws, writes."""
+    options = arguments(__doc__ or "", "experiments/maml_tables/results.json").parse_args()
+    began, quick = time.perf_counter(), options.quick
+    names, tasks = data_sets(config.FEATURES, config.CLASSES, config.QUICK_DATA_SETS if quick else None)
+    folds = config.QUICK_FOLDS if quick else config.FOLDS
+    steps = config.QUICK_META_STEPS if quick else config.META_STEPS
+    group = np.random.default_rng(config.SEED).permutation(len(names)) % folds
+    known = np.stack([group != f for f in range(folds)])
+
+    times = multiple(tasks)
+    rng = np.random.default_rng(config.SEED)
+    u = np.asarray(
+        [SEARCHED.encode(SEARCHED.decode(row)) for row in rng.random((config.QUICK_TABLE if quick else config.TABLE, SEARCHED.size))]
+    )  # fmt: skip
+    losses = table_of(u, tasks)
+    print(f"{u.shape[0]} configurations on {len(names)} data sets: {time.perf_counter() - began:.0f} s")
+    configurations, meta_seconds = learned(known, tasks, steps)
+    # Trainings that meta-learning cost, spent by random search on the data sets of a fold, each configuration `EVALUATIONS` times.
+    cost = steps * config.TASKS * times
+    fixed = [min(max(round(cost / (k.sum() * config.EVALUATIONS)), 1), len(u)) for k in known]
+
+    best_so_far: dict[str, np.ndarray] = {}
+    for f in range(folds):
+        held_out = np.flatnonzero(~known[f])
+        mine = jax.tree.map(lambda leaf, rows=held_out: leaf[rows], tasks)
+        proposers = proposers_of(f, configurations[f], u, losses[known[f]], fixed[f])
+        contexts = [SEARCHED.context(budget=config.TRIALS) for _ in held_out]
+        done = run_live(
+            proposers, contexts, live(mine, len(proposers)), trials=config.TRIALS, seeds=1, key=jax.random.key(config.SEED + f)
+        )  # fmt: skip
+        for name, trials in done.items():
+            curve = np.minimum.accumulate(trials.loss[:, 0], axis=1)
+            best_so_far.setdefault(name, np.zeros((len(names), config.TRIALS)))[held_out] = curve
+        print(f"fold {f + 1} of {folds}: {SEARCHED.decode(configurations[f])}")
+
+    figures: dict[str, Any] = {
+        "data_sets": names, "folds": group.tolist(), "hypergradient_in_trainings": times, "configurations_of_equal_cost": fixed,
+        "meta_seconds": round(meta_seconds, 1), "learned": [SEARCHED.decode(one) for one in configurations],
+        "loss": {name: {str(t + 1): interval(curve[:, t]) for t in range(config.TRIALS)} for name, curve in best_so_far.items()},
+    }  # fmt: skip
+    claims = []
+    for trial, other in ((1, "fixed, gp"), (3, "portfolio"), (3, "fixed, gp")):
+        difference = interval(best_so_far["maml, gp"][:, trial - 1] - best_so_far[other][:, trial - 1])
+        figures[f"maml, gp minus {other} at {trial}"] = difference
+        name = f"at {trial}: MAML's loss minus that of {LABELS[other] if trial > 1 else 'the best of random search'}, upper end"
+        claims.append(Claim(name, difference[2], "< 0", difference[2] < 0))
+    draw(figures, options.out.with_suffix(".png"))
+    not_tested = [
+        f"data sets after the first {config.QUICK_DATA_SETS}", f"{config.FOLDS} folds", f"{config.META_STEPS} meta-steps",
+        f"a table of {config.TABLE} configurations",
+    ]  # fmt: skip
+    write(
+        options.out, command="python -m experiments.maml_tables.run" + (" --quick" if quick else ""), seeds=[config.SEED],
+        seconds=time.perf_counter() - began, figures=figures, claims=claims, not_tested=not_tested if quick else [], versions=versions(),
+    )  # fmt: skip
+
+
+def draw(figures: dict[str, Any], path: Path) -> None:
+    """Mean loss after each trial, with intervals over data sets."""
+    from matplotlib.figure import Figure
+
+    picture = Figure(figsize=(6.5, 4), layout="constrained")
+    panel = picture.subplots()
+    for i, (name, label) in enumerate(LABELS.items()):
+        values = np.asarray([figures["loss"][name][str(t + 1)] for t in range(config.TRIALS)])
+        at = np.arange(1, config.TRIALS + 1) + 0.06 * (i - 2.5)
+        panel.errorbar(
+            at, values[:, 0], yerr=np.abs(values[:, 1:] - values[:, :1]).T, marker="o", capsize=2, label=label
+        )
+    panel.set(
+        xticks=range(1, config.TRIALS + 1), xlabel="trials", ylabel="best loss so far on held-out data sets\n(1: the class frequencies)"
+    )  # fmt: skip
+    panel.legend()
+    picture.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""The same meta-training in PyTorch, as a process under the interpreter of .venv-peers; same protocol as `worker`.
+
+python peer.py loop|func|compile PROBLEM.npz STEPS META_STEPS THREADS
+"""
+
+import json
+import resource
+import sys
+import time
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
+
+KIND, PROBLEM, STEPS, META_STEPS, THREADS = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:6])
+torch.set_num_threads(THREADS)
+with np.load(PROBLEM) as arrays:
+    DATA = {name: torch.tensor(arrays[name]) for name in arrays.files}
+BATCH = (DATA["x"], DATA["y"].long(), DATA["valid_x"], DATA["valid_y"].long())
+
+
+def initial() -> list[torch.Tensor]:
+    """Weights and biases."""
+    w1, w2 = DATA["w1"], DATA["w2"]
+    return [w1, torch.zeros(len(w1)), w2, torch.zeros(len(w2))]
+
+
+def loss(p: list[torch.Tensor], x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Of the network."""
+    hidden = torch.relu(torch.addmm(p[1], x, p[0].T))
+    return cross_entropy(torch.addmm(p[3], hidden, p[2].T), y)
+
+
+def by_loop():
+    """One task after the other, with the graph of the inner steps kept."""
+
+    def value_and_slope(log_rate: torch.Tensor):
+        log_rate = log_rate.clone().requires_grad_()
+        total = torch.zeros(())
+        for x, y, valid_x, valid_y in zip(*BATCH, strict=True):
+            p = [w.clone().requires_grad_() for w in initial()]
+            for _ in range(STEPS):
+                slopes = torch.autograd.grad(loss(p, x, y), p, create_graph=True)
+                p = [w - log_rate.exp() * s for w, s in zip(p, slopes, strict=True)]
+            total = total + loss(p, valid_x, valid_y)
+        mean = total / len(BATCH[0])
+        return mean, torch.autograd.grad(mean, log_rate)[0]
+
+    return value_and_slope
+
+
+def by_func():
+    """All tasks at once by `torch.func.vmap`, and through the inner steps by `torch.func.grad`."""
+    from torch.func import grad, grad_and_value, vmap
+
+    def of_task(log_rate, x, y, valid_x, valid_y):
+        p = initial()
+        for _ in range(STEPS):
+            p = [w - log_rate.exp() * s for w, s in zip(p, grad(loss)(p, x, y), strict=True)]
+        return loss(p, valid_x, valid_y)
+
+    whole = grad_and_value(lambda log_rate: vmap(of_task, (None, 0, 0, 0, 0))(log_rate, *BATCH).mean())
+
+    def value_and_slope(log_rate):
+        slope, value = whole(log_rate)
+        return value, slope
+
+    return value_and_slope
+
+
+def main() -> None:
+    """Warms up, then repeats on demand."""
+    value_and_slope = by_loop() if KIND == "loop" else by_func()
+    if KIND == "compile":
+        value_and_slope = torch.compile(value_and_slope)
+
+    def meta_training(steps: int) -> float:
+        log_rate = torch.log(DATA["rate"]).clone().requires_grad_()
+        optimiser, first = torch.optim.Adam([log_rate], float(DATA["meta_rate"])), float("nan")
+        for i in range(steps):
+            value, slope = value_and_slope(log_rate.detach())
+            first = value.item() if i == 0 else first
+            log_rate.grad = slope
+            optimiser.step()
+        return first
+
+    began = time.perf_counter()
+    first = meta_training(1)
+    facts = {"work": META_STEPS, "first_loss": first, "compile_seconds": round(time.perf_counter() - began, 2)}
+    print("READY", json.dumps(facts), flush=True)
+    for _ in sys.stdin:
+        began = time.perf_counter()
+        meta_training(META_STEPS)
+        seconds = time.perf_counter() - began
+        print(seconds, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, flush=True)
+
+
+if __name__ == "__main__":
+    main()

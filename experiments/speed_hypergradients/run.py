@@ -1,0 +1,129 @@
+"""How fast hypergradients are: our meta-training beside PyTorch's loop, torch.func and torch.compile, turn by turn in one run.
+
+python -m experiments.speed_hypergradients.run         # about 15 minutes on 2 cores; `make peers` first
+python -m experiments.speed_hypergradients.run --quick
+
+The machine should have nothing else to do. Figures are meta-steps per second; ratios are medians over rounds in which every competitor ran
+once. Ours run on one core; PyTorch may use both.
+"""
+
+import functools
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from experiments.record import arguments, measured, one_thread_each, write
+
+one_thread_each()
+
+from experiments.race import PEERS, Competitor, race, ratio, summary
+from experiments.speed_hypergradients import config, problem
+from metahpo_jax.evaluation.jobs import versions
+
+claim = functools.partial(measured, config.TARGETS)
+
+
+def own(estimator: str, file: str, cell: tuple[int, int]) -> Competitor:
+    """One of our estimators."""
+    tasks, steps = cell
+    command = [sys.executable, "-m", "experiments.speed_hypergradients.worker", estimator, file, str(steps)]
+    return Competitor(estimator, [*command, str(max(1, config.WORK // (tasks * steps)))])
+
+
+def peer(kind: str, file: str, cell: tuple[int, int]) -> Competitor:
+    """A peer in its own environment."""
+    tasks, steps = cell
+    script = str(Path(__file__).with_name("peer.py"))
+    work = str(max(1, config.PEER_WORK // (tasks * steps)))
+    return Competitor(f"torch {kind}", [str(PEERS), script, kind, file, str(steps), work, str(os.cpu_count() or 1)])
+
+
+def entries_of(cell: tuple[int, int], file: str) -> list[Competitor]:
+    """Who runs in a cell: all in the published example's, ours and torch.func elsewhere."""
+    if cell == config.EXAMPLE:
+        ours = [own(name, file, cell) for name in ("forward", "reverse", "checkpointed")]
+        return ours + [peer(kind, file, cell) for kind in ("loop", "func", "compile")]
+    entries = [own("forward", file, cell)]
+    if cell[0] * cell[1] * config.PEER_BYTES <= config.PEER_LIMIT:
+        entries.append(peer("func", file, cell))
+    return entries
+
+
+def title(cell: tuple[int, int]) -> str:
+    """Tasks x inner steps."""
+    return f"{cell[0]} x {cell[1]}"
+
+
+def main() -> None:
+    """Races, draws, writes."""
+    options = arguments(__doc__ or "", "experiments/speed_hypergradients/results.json").parse_args()
+    began = time.perf_counter()
+    rounds = config.QUICK_ROUNDS if options.quick else config.ROUNDS
+    cells = [config.EXAMPLE, *(config.QUICK_CELLS if options.quick else config.CELLS)]
+    figures: dict[str, Any] = {}
+    ratios: dict[str, float | None] = {}
+    differences, claims = [], []
+    for cell in cells:
+        print(title(cell), file=sys.stderr)
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "problem.npz"
+            problem.make(cell[0], file)
+            done = race(entries_of(cell, str(file)), rounds)
+        figures[title(cell)] = summary(done)
+        ratios[title(cell)] = ratio(done, "forward", "torch func")
+        losses = [entry.facts["first_loss"] for entry in done.values()]
+        differences.append(max(abs(loss - losses[0]) / abs(losses[0]) for loss in losses))
+        if cell == config.EXAMPLE:
+            claims += [
+                claim("10 x 5: ours / torch loop", ratio(done, "forward", "torch loop")),
+                claim("10 x 5: ours / torch.compile", ratio(done, "forward", "torch compile")),
+            ]
+    figures["forward / torch.func"] = ratios
+    known = [value for name, value in ratios.items() if value is not None and name != title(config.EXAMPLE)]
+    claims += [
+        claim("least ratio to torch.func over all cells", min(known, default=None)),
+        claim("losses differ by at most", max(differences), most=True),
+    ]
+    if config.LARGEST in cells:
+        largest = figures[title(config.LARGEST)]["forward"]
+        claims += [
+            claim("512 x 500: meta-steps per second", largest["median"]),
+            claim("512 x 500: megabytes", float(largest["peak_megabytes"]), most=True),
+        ]
+    draw(figures, cells, options.out.with_suffix(".png"))
+    left_out = [title(cell) for cell in config.CELLS if cell not in cells]
+    write(
+        options.out, command="python -m experiments.speed_hypergradients.run" + (" --quick" if options.quick else ""),
+        seeds=[config.SEED], seconds=time.perf_counter() - began, figures=figures, claims=claims,
+        not_tested=[f"cells {', '.join(left_out)}"] if left_out else [], versions=versions(),
+    )  # fmt: skip
+
+
+def draw(figures: dict[str, Any], cells: list[tuple[int, int]], path: Path) -> None:
+    """Meta-steps per second of the published example, and inner steps per second over the cells."""
+    from matplotlib.figure import Figure
+
+    picture = Figure(figsize=(11, 3.8), layout="constrained")
+    left, right = picture.subplots(1, 2)
+    example = figures[title(config.EXAMPLE)]
+    drawn = left.barh(list(example), [entry["median"] for entry in example.values()])
+    left.bar_label(drawn, fmt="%.4g", padding=3)
+    left.margins(x=0.2)
+    left.invert_yaxis()
+    left.set(xlabel="meta-steps per second", title="10 tasks x 5 inner steps")
+    others = [cell for cell in cells if cell != config.EXAMPLE]
+    for name in ("forward", "torch func"):
+        run = [(i, cell) for i, cell in enumerate(others) if name in figures[title(cell)]]
+        rates = [figures[title(cell)][name]["median"] * cell[0] * cell[1] for _, cell in run]
+        right.semilogy([i for i, _ in run], rates, marker="o", label=name)
+    right.set_xticks(range(len(others)), [title(cell) for cell in others], rotation=45)
+    right.set(ylabel="inner steps of all tasks per second", title="tasks x inner steps")
+    right.legend()
+    picture.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,22 @@
+"""Real tables as one batch of tasks, for experiments in which small networks are really trained on them. Needs `make datasets`."""
+
+import jax
+import jax.numpy as jnp
+
+from metahpo_jax.hypergrad.gradient_descent import Problem
+from metahpo_jax.tasks import tabular
+from metahpo_jax.tasks.base import Task, TaskShape
+
+
+def data_sets(features: int, classes: int, most: int | None = None) -> tuple[list[str], Task]:
+    """Names and tasks of the tables with at most so many features and classes, padded to one shape."""
+    family = tabular()
+    sizes = {name: family.shape(name) for name in family.names}
+    names = [name for name, size in sizes.items() if size.features <= features and size.classes <= classes][:most]
+    shape = TaskShape(sizes[names[0]].rows, sizes[names[0]].eval_rows, features, classes)
+    return names, jax.tree.map(lambda *leaves: jnp.stack(leaves), *[family.task(name, shape) for name in names])
+
+
+def relative(problem: Problem) -> Problem:
+    """The same problem with its validation loss in units of the data set's prior entropy: 1 is to have learned nothing."""
+    return problem._replace(valid_loss=lambda weights, task: problem.valid_loss(weights, task) / task.prior_entropy)
