@@ -139,6 +139,7 @@ def draw(figures: dict[str, Any], path: Path) -> None:
         xscale="log",
         title="training many networks",
     )
+    bars.set_xlim(right=2 * bars.get_xlim()[1])  # room for the figures
     bars.invert_yaxis()
     bars.legend(title="network")
     counted = figures.get("count", {})

@@ -24,7 +24,7 @@ from metahpo_jax.learners.supervised import Dropout, Network, TrainConfig, super
 from metahpo_jax.spaces import Int, Space
 from metahpo_jax.tasks.base import Task, TaskShape
 
-DEPTHS, WIDTHS = (1, 2, 3), (16, 32, 64, 128)
+DEPTHS, WIDTHS = (1, 2, 3), (16, 32, 64, 96, 128)
 Stack = list[tuple[Array, Array]]  # weights `[out, in]` and biases `[out]` of each layer
 
 
@@ -58,7 +58,7 @@ def mlp_configs(u: Array | np.ndarray, settings: Settings | None = None) -> tupl
 
 
 def capacities() -> tuple[Capacity, ...]:
-    """All capacities that `mlp_space()` can touch: 36."""
+    """All capacities that `mlp_space()` can touch: 45."""
     return tuple(Capacity(d, w, m) for d in DEPTHS for w in WIDTHS for m in MICRO_BATCHES)
 
 
