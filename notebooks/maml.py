@@ -157,8 +157,9 @@ print(space.decode(u))
 # %% [markdown]
 # ## Where nothing can be learned
 #
-# The same with labels drawn at random: the best that a network can do is to predict the frequencies of the classes, a loss of 1. The learned
-# configuration trains as little as its bounds allow, and stays there.
+# The same with the labels in random order: the best that a network can do is to predict the frequencies of the classes, a loss of 1. What is
+# learned is to do little harm, with as much label smoothing as the bounds allow; the loss does not get below 1, and so it says that there is
+# nothing here.
 
 # %%
 rng = np.random.default_rng(0)

@@ -32,7 +32,7 @@ from metahpo_jax.spaces import Free, Space
 from metahpo_jax.tasks.base import Task
 from metahpo_jax.training import fit
 
-SEARCHED = Space({name: SPACE[name] for name in config.HYPERPARAMETERS})
+SEARCHED = Space.of({name: SPACE[name] for name in config.HYPERPARAMETERS})
 FREE = Free(SEARCHED)
 INNER = gradient_descent(relative(classifier(config.DEPTH, config.WIDTH, batch=config.BATCH)), FREE, steps=config.STEPS)
 LABELS = {

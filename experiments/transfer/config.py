@@ -1,0 +1,10 @@
+"""From a large table to a few new rows of the same kind: tuned configuration and trained weights handed on, with and without their guard."""
+
+DEPTH, WIDTH, BATCH, STEPS = 2, 32, 32, 300  # of the networks and their training
+HYPERPARAMETERS = ("learning_rate", "weight_decay", "momentum", "label_smoothing")
+FEATURES, CLASSES = 32, 4  # of the widest table
+TARGET_ROWS = 40  # training rows of the target, the last of the table; the source has the others
+SOURCE_CONFIGURATIONS = 32  # random ones, of which the source hands on the best
+TRIALS, SEEDS, QUICK_SEEDS = 3, 5, 2
+QUICK_DATA_SETS = 16
+SEED = 0
