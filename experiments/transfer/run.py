@@ -40,8 +40,8 @@ LABELS = {
 
 
 def source_of(task: Task) -> Task:
-    """The task without its last training rows."""
-    return task.replace(train=task.train.replace(count=task.train.count - config.TARGET_ROWS))
+    """The task without its last training rows; it is tuned on the test rows, since the target is tuned on the validation rows."""
+    return task.replace(train=task.train.replace(count=task.train.count - config.TARGET_ROWS), valid=task.test)
 
 
 def target_of(task: Task) -> Task:
@@ -160,7 +160,7 @@ def draw(figures: dict[str, Any], path: Path) -> None:
     """Mean loss after each trial, with intervals over data sets."""
     from matplotlib.figure import Figure
 
-    picture = Figure(figsize=(6.5, 4), layout="constrained")
+    picture = Figure(figsize=(9, 4), layout="constrained")
     panel = picture.subplots()
     for i, (name, label) in enumerate(LABELS.items()):
         values = np.asarray([figures["loss"][name][str(t + 1)] for t in range(config.TRIALS)])
@@ -169,7 +169,7 @@ def draw(figures: dict[str, Any], path: Path) -> None:
             at, values[:, 0], yerr=np.abs(values[:, 1:] - values[:, :1]).T, marker="o", capsize=2, label=label
         )
     panel.set(xticks=range(1, config.TRIALS + 1), xlabel="trials", ylabel="best loss so far (1: the class frequencies)")
-    panel.legend()
+    picture.legend(loc="outside right upper")
     picture.savefig(path, dpi=120)
 
 
