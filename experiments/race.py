@@ -40,6 +40,7 @@ class Competitor:
                 facts = json.loads(line[5:])
                 self.facts = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in facts.items()}
                 return True
+        self.process.wait()
         return False
 
     def repeat(self) -> None:

@@ -13,7 +13,8 @@ def data_sets(features: int, classes: int, most: int | None = None) -> tuple[lis
     family = tabular()
     sizes = {name: family.shape(name) for name in family.names}
     names = [name for name, size in sizes.items() if size.features <= features and size.classes <= classes][:most]
-    shape = TaskShape(sizes[names[0]].rows, sizes[names[0]].eval_rows, features, classes)
+    rows, eval_rows = (max(sizes[name][i] for name in names) for i in (0, 1))
+    shape = TaskShape(rows, eval_rows, features, classes)
     return names, jax.tree.map(lambda *leaves: jnp.stack(leaves), *[family.task(name, shape) for name in names])
 
 

@@ -54,6 +54,16 @@ def test_the_first_two_trials_decide_about_the_source(objective, guard, expected
     assert is_tuned(tried(objective, guard=guard)) == expected
 
 
+def test_without_both_results_trials_are_the_searchs_own():
+    proposer = warm_start(TUNED, SPACE, sobol(SPACE))
+    run = driver.start(jax.random.key(0), proposer, SPACE.context(budget=4), 8)
+    proposals = []
+    for _ in range(3):  # nothing is told in between
+        proposal, run = driver.ask(jax.random.key(0), proposer, run, no_candidates(2))
+        proposals.append(np.asarray(proposal.u))
+    assert is_tuned(np.asarray(proposals)) == [0, -1, -1]
+
+
 def test_impossible_sources_are_refused():
     with pytest.raises(ConfigError, match=r"shape \[K >= 1, 2\]"):
         warm_start(PortfolioTheta(jnp.zeros((3, 5))), SPACE, sobol(SPACE))

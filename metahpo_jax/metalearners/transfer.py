@@ -20,8 +20,8 @@ from metahpo_jax.spaces import Space
 def warm_start(tuned: PortfolioTheta, space: Space, proposer: Proposer, *, guard: bool = True) -> Proposer:
     """Tries the configurations `tuned.u [K, D]` of sources first, and then goes on with `proposer`, which knows of those trials.
 
-    With `guard`, the second trial is the proposer's own. Only where the first was better are the remaining configurations tried; where it
-    was not, or diverged, or has no result yet, the sources are dropped: what they cost is one trial.
+    With `guard`, the second trial is the proposer's own. The remaining configurations are tried only where the first was better; where it was
+    not, or diverged, the sources are dropped, and what they cost is one trial. While either has no result yet, trials are the proposer's own.
 
     Raises:
       ConfigError: when there is no configuration to start from, or one of another space.
@@ -40,11 +40,13 @@ def warm_start(tuned: PortfolioTheta, space: Space, proposer: Proposer, *, guard
         if not guard:
             return asked, asked < number
 
-        def loss_of(trial: int) -> Array:
-            mine = (history.trial == context.given + trial) & history.ok
-            return jnp.min(jnp.where(mine, history.loss, jnp.inf), initial=jnp.inf)
+        def result_of(trial: int) -> tuple[Array, Array]:
+            mine = history.trial == context.given + trial
+            loss = jnp.min(jnp.where(mine & history.ok, history.loss, jnp.inf), initial=jnp.inf)
+            return loss, jnp.any(mine & (history.ok | history.failed))
 
-        better = loss_of(0) < loss_of(1)
+        (source, source_told), (own, own_told) = result_of(0), result_of(1)
+        better = source_told & own_told & (source < own)
         return jnp.maximum(asked - 1, 0), (asked == 0) | ((asked > 1) & (asked <= number) & better)
 
     def ask(
@@ -67,9 +69,9 @@ def warm_start(tuned: PortfolioTheta, space: Space, proposer: Proposer, *, guard
 def warm_weights(inner: Inner, *, guard: bool = True, probe: int = 0) -> Inner:
     """The training from `theta.weights`, those that a source ended with; with `guard`, from fresh ones where those do better.
 
-    The guard compares the loss, most often that on validation rows, after `probe` updates from either start, all of them with the run's own
-    minibatches. Training then begins anew from the better one. Without updates it costs two evaluations, and sees weights whose outputs
-    mislead; weights whose features help although their outputs do not yet need a `probe`, which costs twice as many updates.
+    The guard compares the loss, most often that on validation rows, after `probe` updates from either start, both with the same minibatches
+    (others than the run's). Training then begins anew from the better one. Without updates it costs two evaluations, and sees weights whose
+    outputs mislead; weights whose features help although their outputs do not yet need a `probe`, which costs twice as many updates.
 
     Args:
       inner: one that takes its initial weights from `theta.weights` where there are any, such as `gradient_descent`.
