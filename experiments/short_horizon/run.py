@@ -181,7 +181,7 @@ def draw(figures: dict[str, Any], path: Path) -> None:
     right.errorbar(means[:, 0], range(len(names)), xerr=spread, fmt="o")
     right.set_yticks(range(len(names)), ["best constant rate of the grid", *LABELS.values()])
     right.invert_yaxis()
-    right.set(xlabel="loss on held-out data sets, with 95 % intervals over them")
+    right.set(xlabel="loss on held-out data sets (95 %)")
     picture.savefig(path, dpi=120)
 
 
