@@ -3,7 +3,10 @@
 import jax
 import jax.numpy as jnp
 
+from metahpo_jax.base import Array
 from metahpo_jax.hypergrad.gradient_descent import Problem
+from metahpo_jax.spaces import Space
+from metahpo_jax.spaces.unconstrained import EDGE
 from metahpo_jax.tasks import tabular
 from metahpo_jax.tasks.base import Task, TaskShape
 
@@ -21,3 +24,9 @@ def data_sets(features: int, classes: int, most: int | None = None) -> tuple[lis
 def relative(problem: Problem) -> Problem:
     """The same problem with its validation loss in units of the data set's prior entropy: 1 is to have learned nothing."""
     return problem._replace(valid_loss=lambda weights, task: problem.valid_loss(weights, task) / task.prior_entropy)
+
+
+def free_numbers(space: Space, u: Array) -> dict[str, Array]:
+    """Of coordinates `u [..., D]` in the unit cube, those of `Free(space)`: each hyperparameter `[...]`, traced."""
+    z = jax.scipy.special.logit(jnp.clip(u, EDGE, 1.0 - EDGE))
+    return {name: z[..., d] for d, name in enumerate(space.names)}

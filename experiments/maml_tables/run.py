@@ -19,7 +19,7 @@ import numpy as np
 import optax
 
 from experiments.maml_tables import config
-from experiments.tables import data_sets, relative
+from experiments.tables import data_sets, free_numbers, relative
 from metahpo_jax.base import Key, Proposer, PyTree
 from metahpo_jax.evaluation.jobs import versions
 from metahpo_jax.evaluation.live import run_live
@@ -71,16 +71,10 @@ def trained(z: PyTree, task: Task) -> jax.Array:
     return jnp.mean(jnp.where(losses < 1.0, losses, 1.0))  # also where it diverged
 
 
-def free_numbers(u: np.ndarray) -> PyTree:
-    """`[n]` of each hyperparameter."""
-    encoded = [FREE.encode(SEARCHED.decode(row)) for row in u]
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *encoded)
-
-
 def table_of(u: np.ndarray, tasks: Task) -> np.ndarray:
     """Losses `[data sets, configurations]`."""
     call = jax.jit(lambda z: jax.lax.map(lambda one: jax.vmap(lambda task: trained(one, task))(tasks), z))
-    return np.asarray(call(free_numbers(u))).T
+    return np.asarray(call(free_numbers(SEARCHED, jnp.asarray(u, jnp.float32)))).T
 
 
 def multiple(tasks: Task) -> float:
@@ -105,7 +99,9 @@ def live(tasks: Task, most: int) -> Callable[[int, np.ndarray], tuple[np.ndarray
 
     def evaluate(task: int, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         padded = np.concatenate([u, np.repeat(u[-1:], most - len(u), 0)])
-        losses = np.asarray(call(free_numbers(padded), jax.tree.map(lambda leaf: leaf[task], tasks)))[: len(u)]
+        losses = np.asarray(
+            call(free_numbers(SEARCHED, jnp.asarray(padded, jnp.float32)), jax.tree.map(lambda leaf: leaf[task], tasks))
+        )[: len(u)]
         return losses, np.full(len(u), np.nan)
 
     return evaluate

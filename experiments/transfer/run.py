@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.tables import data_sets, relative
+from experiments.tables import data_sets, free_numbers, relative
 from experiments.transfer import config
 from metahpo_jax import driver
 from metahpo_jax.base import Array, Evaluation, Objective, PyTree, Status, no_candidates
@@ -27,7 +27,6 @@ from metahpo_jax.hypergrad.inner import advance
 from metahpo_jax.metalearners import warm_start, warm_weights
 from metahpo_jax.proposers import PortfolioTheta, random
 from metahpo_jax.spaces import Free, Space
-from metahpo_jax.spaces.unconstrained import EDGE
 from metahpo_jax.tasks.base import Split, Task
 
 SEARCHED = Space.of({name: SPACE[name] for name in config.HYPERPARAMETERS})
@@ -67,18 +66,12 @@ def run(key: Array, theta: Theta, task: Task, inner=INNER) -> tuple[Array, PyTre
     return jnp.where(loss < 1.0, loss, 1.0), inner.weights(state)  # also where it diverged
 
 
-def free_numbers(u: Array) -> dict[str, Array]:
-    """Of coordinates `[..., D]` in the unit cube, each hyperparameter `[...]`."""
-    z = jax.scipy.special.logit(jnp.clip(u, EDGE, 1.0 - EDGE))
-    return {name: z[..., d] for d, name in enumerate(SEARCHED.names)}
-
-
 def tuned(sources: Task) -> tuple[np.ndarray, PyTree]:
     """Best configuration `[data sets, D]` of each source, and the weights that it left."""
     rng = np.random.default_rng(config.SEED)
     rows = rng.random((config.SOURCE_CONFIGURATIONS, SEARCHED.size))
     u = np.asarray([SEARCHED.encode(SEARCHED.decode(row)) for row in rows])
-    z, key = free_numbers(jnp.asarray(u, jnp.float32)), jax.random.key(config.SEED)
+    z, key = free_numbers(SEARCHED, jnp.asarray(u, jnp.float32)), jax.random.key(config.SEED)
 
     def best(task: Task) -> tuple[Array, PyTree]:
         losses, weights = jax.lax.map(lambda one: run(key, Theta(one), task), z)
@@ -100,7 +93,7 @@ def search(targets: Task, sources: tuple[np.ndarray, PyTree] | None, *, guard: b
         proposer = cold if handed is None else warm_start(PortfolioTheta(handed[0][None]), SEARCHED, cold, guard=guard)
 
         def trained(u: Array, fidelity: Array) -> tuple[Evaluation, Array]:
-            loss, _ = run(train_key, Theta(free_numbers(u), weights), task, inner)
+            loss, _ = run(train_key, Theta(free_numbers(SEARCHED, u), weights), task, inner)
             return Evaluation(loss, jnp.ones(()), fidelity, jnp.asarray(int(Status.OK), jnp.int32)), u
 
         objective = Objective(lambda key, proposal: proposal.u, trained)
