@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -137,3 +138,23 @@ def make_task(dtype: Any = np.float32, rows=300, features=6, classes=3, padded=(
         n_features=jnp.asarray(features, jnp.int32), prior_entropy=jnp.asarray(1.1, jnp.float32),
         descriptor=jnp.zeros(0, jnp.float32), descriptor_mask=jnp.zeros(0, bool),
     )  # fmt: skip
+
+
+def bowl(key, theta, task):
+    """A noisy quadratic around the task."""
+    error = theta["w"] - task + 0.1 * jax.random.normal(key, task.shape, task.dtype)
+    return jnp.mean(error**2) + 0.1 * theta["b"] ** 2, {"distance": jnp.max(jnp.abs(error))}
+
+
+def bowl_theta(key):
+    """Where learning on a bowl begins."""
+    return {"w": jax.random.normal(key, (3,), jnp.float32), "b": jnp.asarray(1.0, jnp.float32)}
+
+
+def bits(tree) -> list[bytes]:
+    """The bytes of every leaf, to hold results to each other bit by bit."""
+
+    def data(x):
+        return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+
+    return [np.asarray(data(leaf)).tobytes() for leaf in jax.tree.leaves(tree)]

@@ -8,7 +8,7 @@ import pytest
 from helpers import tiny_archive, tiny_metadataset
 
 from metahpo_jax.errors import ConfigError, SplitError
-from metahpo_jax.evaluation.benchmarks import Benchmark, tabular_benchmark
+from metahpo_jax.evaluation.benchmarks import Benchmark, load_benchmark, tabular_benchmark
 from metahpo_jax.evaluation.methods import METHODS
 from metahpo_jax.evaluation.protocol import (
     applicable_methods,
@@ -23,7 +23,8 @@ from metahpo_jax.metadata import archive_of
 from metahpo_jax.metalearners.pretrained_gp import OPENING_TRIALS
 
 CHEAP = ["random", "sobol", "grid", "portfolio", "portfolio_imagined", "empirical_gaussian"]
-LEARNED = [name for name, method in METHODS.items() if method.learn is not None]
+RECORDED = [name for name, method in METHODS.items() if not method.trains]
+LEARNED = [name for name in RECORDED if METHODS[name].learn is not None]
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +49,11 @@ def dataset():
 
 @pytest.fixture(scope="module")
 def result(benchmark_):
-    return run_benchmark(benchmark_, list(METHODS), trials=8, seeds=2)
+    return run_benchmark(benchmark_, RECORDED, trials=8, seeds=2)
 
 
 def test_every_method_runs_on_every_task_and_seed(dataset, result) -> None:
-    assert [run.name for run in result.runs] == list(METHODS)
+    assert [run.name for run in result.runs] == RECORDED
     for run in result.runs:
         assert run.regret.shape == (len(dataset.tasks), 2, 8)
         assert (np.diff(run.regret, axis=-1) <= 0).all() and (run.regret >= 0).all()
@@ -107,7 +108,7 @@ def test_the_best_row_hidden_from_scoring_changes_no_proposal(name: str, trials:
 
 def test_tasks_may_have_configurations_spaces_and_starts_of_their_own(unshared) -> None:
     names = ["random", "portfolio", "portfolio_then_sobol"]
-    assert set(applicable_methods(unshared)) == {n for n, m in METHODS.items() if not m.needs_shared}
+    assert set(applicable_methods(unshared)) == {n for n in RECORDED if not METHODS[n].needs_shared}
     result = run_benchmark(unshared, names, seeds=2)
     assert result.starts == 3 and result.tasks == tuple(task.name for task in unshared.archive.tasks)
     for t, task in enumerate(unshared.archive.tasks):
@@ -142,7 +143,7 @@ def test_without_training_tasks_learning_is_refused(unshared) -> None:
 
 def test_across_spaces_only_what_learns_nothing_applies(unshared) -> None:
     across = dataclasses.replace(unshared, folds=by_space(unshared.archive))
-    assert applicable_methods(across) == ["random", "sobol", "grid", "gp"]
+    assert applicable_methods(across) == ["random", "default", "sobol", "grid", "gp"]
 
 
 def test_small_tables_shorten_the_default_run(unshared) -> None:
@@ -190,3 +191,23 @@ def test_bad_arguments(benchmark_, names, trials, seeds, word) -> None:
 def test_trials_to_reach() -> None:
     assert trials_to_reach(np.asarray([0.5, 0.2, 0.1]), 0.2) == 2
     assert trials_to_reach(np.asarray([0.5, 0.2]), 0.1) is None
+
+
+def test_maml_starts_where_networks_trained_on_the_other_data_sets_do_well(monkeypatch, benchmark_) -> None:
+    monkeypatch.setattr("metahpo_jax.metalearners.trained_start.META_STEPS", 3)
+    monkeypatch.setattr("metahpo_jax.metalearners.trained_start.STEPS", 5)
+    bundled = load_benchmark("bundled")
+    assert "maml" not in applicable_methods(bundled), "it takes minutes: on request only"
+    folds = [training for _, training in trainings(bundled, "network", trials=2)]
+    learn = METHODS["maml"].learn
+    assert learn is not None
+    starts = learn(folds, jax.random.key(0))
+    learned = [np.asarray(pools[0]) for pools in starts]
+    assert len({start.tobytes() for start in learned}) == len(folds), "each fold learns from other data sets"
+    assert all(start.min() >= 0.0 and start.max() <= 1.0 for start in learned)
+    (run,) = run_benchmark(bundled, ["maml"], trials=2, seeds=1).runs
+    assert np.isfinite(run.regret).all() and run.meta_seconds > 0
+    with pytest.raises(
+        SplitError, match="trains networks on the data sets behind the tasks, of which tiny has records only"
+    ):
+        run_benchmark(benchmark_, ["maml"], trials=2, seeds=1)

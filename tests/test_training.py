@@ -13,26 +13,18 @@ import numpy as np
 import optax
 import pytest
 from flax import struct
+from helpers import bits, bowl, bowl_theta
 
 from metahpo_jax import training
-from metahpo_jax.base import Array, Estimate, HyperGrad, Key, MetaLearner
+from metahpo_jax.base import Array, Key, MetaLearner
 from metahpo_jax.checkpoint import load_checkpoint
 from metahpo_jax.errors import CheckpointError, ConfigError, ObjectiveError
-from metahpo_jax.hypergrad import Inner, nres, pes, reverse, truncated, with_growth
-from metahpo_jax.training import DescentState, descent, fit, program
+from metahpo_jax.hypergrad import reverse
+from metahpo_jax.metalearners.descent import DescentState, descent
+from metahpo_jax.training import fit, program
 
 TASKS = 4
 CENTRE = np.asarray([1.0, -2.0, 0.5], np.float32)
-
-
-def bowl(key, theta, task):
-    """A noisy quadratic around the task."""
-    error = theta["w"] - task + 0.1 * jax.random.normal(key, task.shape, task.dtype)
-    return jnp.mean(error**2) + 0.1 * theta["b"] ** 2, {"distance": jnp.max(jnp.abs(error))}
-
-
-def theta_init(key):
-    return {"w": jax.random.normal(key, (3,), jnp.float32), "b": jnp.asarray(1.0, jnp.float32)}
 
 
 def sample(key, data):
@@ -41,7 +33,7 @@ def sample(key, data):
 
 
 def adam(**settings) -> MetaLearner:
-    return descent(reverse(bowl), theta_init, optax.adam(0.05), **{"max_norm": 1.0, **settings})
+    return descent(reverse(bowl), bowl_theta, optax.adam(0.05), **{"max_norm": 1.0, **settings})
 
 
 class Walk(struct.PyTreeNode):
@@ -66,13 +58,6 @@ def with_key(inner: MetaLearner) -> MetaLearner:
     return MetaLearner(init, step, lambda state: inner.export(state.inner))
 
 
-def bits(tree) -> list[bytes]:
-    def data(x):
-        return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
-
-    return [np.asarray(data(leaf)).tobytes() for leaf in jax.tree.leaves(tree)]
-
-
 PLAIN = adam()
 LEARNER = with_key(PLAIN)  # one object, so that its program is compiled once for all tests
 
@@ -80,9 +65,6 @@ LEARNER = with_key(PLAIN)  # one object, so that its program is compiled once fo
 def train(learner=LEARNER, steps=10, **settings):
     settings = {"data": jnp.asarray(CENTRE), "chunk": 4, **settings}
     return fit(learner, sample, jax.random.key(7), steps=steps, **settings)
-
-
-# --- descent ---
 
 
 def test_fit_equals_a_plain_loop():
@@ -108,181 +90,6 @@ def test_descent_finds_the_centre():
     result = train(steps=300)
     np.testing.assert_allclose(LEARNER.export(result.meta_state)["w"], CENTRE, atol=0.15)
     assert result.metrics.loss[-20:].mean() < 0.2 * result.metrics.loss[0]
-
-
-def spoiled(key, theta, task):
-    """A clean quadratic, except for tasks whose first entry is marked as NAN, INF or ENDLESS."""
-    mark = task[0]
-    clean = jnp.sum((theta["w"] - jnp.where(mark >= NAN, 0.0, task)) ** 2)
-    w = jnp.where(mark == ENDLESS, theta["w"], 1.0)
-    value = jnp.where(mark == NAN, jnp.nan, jnp.where(mark == INF, jnp.inf, jnp.sum(jnp.sqrt(w - w))))
-    return jnp.where(mark >= NAN, value, clean), {"distance": clean}
-
-
-NAN, INF, ENDLESS = 1e3, 2e3, 3e3  # of the loss, of the loss, and of the gradient of a finite loss
-SPOILED = descent(reverse(spoiled), theta_init, optax.adam(0.1), max_norm=1.0)
-
-
-@pytest.fixture(scope="module")
-def spoiled_step():
-    return jax.jit(SPOILED.step)
-
-
-@pytest.mark.parametrize("mark", [NAN, INF, ENDLESS])
-def test_a_diverged_task_is_left_out_of_mean_norm_and_clip(mark, key, spoiled_step):
-    good = jnp.asarray(np.random.default_rng(0).standard_normal((3, 3)), jnp.float32)
-    bad = jnp.full((1, 3), mark, jnp.float32)
-    state = SPOILED.init(key)
-    expected, clean = spoiled_step(key, state, good)
-    found, metrics = spoiled_step(key, state, jnp.concatenate([good[:1], bad, good[1:]]))
-    chex.assert_trees_all_close((found.theta, found.opt_state), (expected.theta, expected.opt_state), rtol=1e-6)
-    assert (metrics.finite, metrics.tasks) == (3, 4)
-    np.testing.assert_allclose(metrics.loss, clean.loss, rtol=1e-6)
-    np.testing.assert_allclose(metrics.gradient_norm, clean.gradient_norm, rtol=1e-6)
-    np.testing.assert_allclose(metrics.info["distance"], clean.info["distance"], rtol=1e-6)
-    assert clean.gradient_norm > 1.0, "the clip is not at work"
-
-
-def test_without_a_finite_task_nothing_moves(key, spoiled_step):
-    state, _ = spoiled_step(key, SPOILED.init(key), jnp.ones((3, 3), jnp.float32))
-    found, metrics = spoiled_step(key, state, jnp.full((3, 3), NAN, jnp.float32))
-    assert bits((found.theta, found.opt_state)) == bits((state.theta, state.opt_state))
-    assert metrics.finite == 0 and np.isnan(metrics.loss) and found.step == 2
-
-
-def test_the_clip_holds_at_any_scale(key):
-    given = HyperGrad(
-        lambda key, theta, task: (),
-        lambda key, theta, carry, task: (Estimate(jnp.float32(0), task, jnp.asarray(True)), carry),
-    )
-    learner = descent(given, lambda key: jnp.zeros(3, jnp.float32), optax.sgd(1.0), max_norm=0.5)
-    step = jax.jit(learner.step)
-    for scale in (0.0, 1e-30, 0.25, 1.0, 1e25, 2e38):
-        gradients = jnp.tile(jnp.asarray([[0.6, 0.0, 0.8]], jnp.float32) * scale, (5, 1))
-        found, metrics = step(key, learner.init(key), gradients)
-        expected = -np.asarray([0.6, 0.0, 0.8]) * min(scale, 0.5)
-        np.testing.assert_allclose(found.theta, expected, rtol=1e-5, atol=1e-37)
-        np.testing.assert_allclose(metrics.gradient_norm, scale, rtol=1e-5)
-
-
-def test_descent_refuses_what_it_cannot_do(key):
-    with pytest.raises(ConfigError, match="max_norm must be a positive number or None, got 0"):
-        adam(max_norm=0)
-    with_carry = HyperGrad(lambda key, theta, task: jnp.zeros(()), reverse(bowl).step)
-    learner = descent(with_carry, theta_init, optax.sgd(0.1), max_norm=None)
-    with pytest.raises(ConfigError, match="give an example batch as tasks"):
-        learner.step(key, learner.init(key), jnp.zeros((2, 3), jnp.float32))
-
-
-# --- estimators that go through an episode window by window ---
-
-
-def lines(horizon: int) -> Inner:
-    """The state goes on by theta in every step; the loss is its square distance from the task."""
-    return Inner(
-        init=lambda key, theta, task: jnp.zeros((), jnp.float32),
-        step=lambda key, theta, state, task, index: state + theta,
-        loss=lambda key, theta, state, task: ((state - task) ** 2, {"state": state}),
-        horizon=horizon,
-    )
-
-
-def test_a_slot_takes_a_new_task_where_its_episode_is_done_and_nowhere_else(key):
-    tasks = jnp.asarray([1.0, 2.0], jnp.float32)
-    learner = descent(
-        truncated(lines(4), 2), lambda key: jnp.asarray(0.5, jnp.float32), optax.sgd(0.0), max_norm=None, tasks=tasks
-    )
-    state, step = learner.init(key), jax.jit(learner.step)
-    seen = []
-    for number in range(5):
-        state, metrics = step(key, state, tasks + 10 * number)
-        seen.append((np.asarray(state.slots.tasks).tolist(), state.slots.done.tolist(), float(metrics.info["state"])))
-    first, third, last = [1.0, 2.0], [21.0, 22.0], [41.0, 42.0]
-    assert seen == [
-        (first, [False] * 2, 1.0), (first, [True] * 2, 2.0), (third, [False] * 2, 1.0), (third, [True] * 2, 2.0), (last, [False] * 2, 1.0),
-    ]  # fmt: skip
-
-
-def test_an_episode_that_diverges_ends_at_once(key):
-    tasks = jnp.asarray([1.0, jnp.inf], jnp.float32)
-    learner = descent(
-        truncated(lines(4), 2), lambda key: jnp.asarray(0.5, jnp.float32), optax.sgd(0.1), max_norm=1.0, tasks=tasks
-    )
-    state, metrics = jax.jit(learner.step)(key, learner.init(key), tasks)
-    assert state.slots.done.tolist() == [False, True] and int(metrics.finite) == 1
-    assert np.isfinite(state.theta)
-
-
-@pytest.mark.parametrize(
-    ("make", "fixed_point"),
-    [(lambda i: truncated(i, 1), 0.8), (lambda i: nres(i, 2, sigma=0.01), 0.6), (lambda i: pes(i, 2, sigma=0.01), 0.6)],
-    ids=["truncated", "nres", "pes"],
-)
-def test_window_by_window_estimators_learn_through_fit_and_resume_bit_by_bit(make, fixed_point, tmp_path):
-    """The state after k steps is k theta, the target 2: where each estimator's gradient is 0 on average over the windows is known."""
-    tasks = jnp.full(8, 2.0, jnp.float32)
-    learner = descent(
-        make(lines(4)), lambda key: jnp.asarray(0.0, jnp.float32), optax.adam(0.02), max_norm=None, tasks=tasks
-    )
-    settings = {"chunk": 50, "identity": "lines", "data": tasks}
-    whole = fit(learner, lambda key, data: data, jax.random.key(0), steps=300, **settings)
-    np.testing.assert_allclose(learner.export(whole.meta_state), fixed_point, atol=0.06)
-    assert whole.metrics.loss[-8:].mean() < whole.metrics.loss[:8].mean()
-    path = tmp_path / "c"
-    fit(learner, lambda key, data: data, jax.random.key(0), steps=100, checkpoint=path, **settings)
-    resumed = fit(learner, lambda key, data: data, jax.random.key(0), steps=300, checkpoint=path, **settings)
-    assert bits(resumed) == bits(whole)
-
-
-def test_episodes_that_always_diverge_before_their_end_stop_fit(key):
-    """Three of four windows are finite, and yet no episode is."""
-    broken = lines(8)._replace(
-        step=lambda key, theta, state, task, index: jnp.where(index >= 7, jnp.nan, state + theta)
-    )
-    tasks = jnp.ones(4, jnp.float32)
-    learner = descent(
-        truncated(broken, 2), lambda key: jnp.asarray(0.1, jnp.float32), optax.sgd(0.01), max_norm=1.0, tasks=tasks
-    )
-    with pytest.raises(ObjectiveError, match="over half of the tasks"):
-        fit(learner, lambda key, data: data, key, steps=24, chunk=8, data=tasks)
-
-
-def test_fit_warns_of_what_an_estimator_raises_the_alarm_about(key):
-    chaotic = Inner(
-        init=lambda key, theta, task: jnp.ones((), jnp.float32),
-        step=lambda key, theta, state, task, index: 3.0 * state,
-        loss=lambda key, theta, state, task: theta * 1e-8 * state,
-        horizon=10,
-    )
-    learner = descent(
-        with_growth(reverse(chaotic), chaotic), lambda key: jnp.asarray(1.0, jnp.float32), optax.sgd(0.1), max_norm=1.0
-    )
-    with pytest.warns(RuntimeWarning, match="small changes grow too much along most inner trainings"):
-        fit(learner, lambda key, data: jnp.zeros(2, jnp.float32), key, steps=2, chunk=2)
-
-
-def test_fit_warns_of_inner_trainings_that_end_far_from_convergence(key):
-    def step(key, theta, carry, task):
-        info = {"converged": (task < 1.5).astype(jnp.float32)}
-        return Estimate(jnp.sum(theta**2), 2.0 * theta, jnp.asarray(True), info), carry
-
-    far = HyperGrad(lambda key, theta, task: (), step)
-    learner = descent(far, lambda key: jnp.ones(2, jnp.float32), optax.sgd(0.1), max_norm=None)
-    with pytest.warns(RuntimeWarning, match="end far from convergence"):
-        fit(learner, lambda key, data: jnp.asarray([1.0, 2.0, 3.0], jnp.float32), key, steps=4, chunk=2)
-    fit(learner, lambda key, data: jnp.asarray([1.0, 1.0, 3.0], jnp.float32), key, steps=4, chunk=2)  # no warning
-
-
-@pytest.mark.parametrize("number", [15, 16, 21])
-def test_many_tasks_are_differentiated_a_few_at_a_time_with_the_same_result(key, number):
-    tasks = jnp.arange(number, dtype=jnp.float32)
-    hypergrad = reverse(lambda key, theta, task: jnp.sum((theta - task) ** 2) + jax.random.normal(key, (), jnp.float32))
-    learner = descent(hypergrad, lambda key: jnp.zeros(2, jnp.float32), optax.sgd(0.5), max_norm=None)
-    state, metrics = learner.step(key, learner.init(key), tasks)
-    np.testing.assert_allclose(state.theta, np.full(2, tasks.mean()), rtol=1e-5)
-    keys = jax.random.split(key, (2, number))[1]
-    expected = [hypergrad.step(k, jnp.zeros(2, jnp.float32), (), t)[0].loss for k, t in zip(keys, tasks, strict=True)]
-    np.testing.assert_allclose(metrics.loss, np.mean(expected), rtol=1e-5)
 
 
 def test_fit_stops_when_over_half_of_the_tasks_diverge(key):
@@ -363,11 +170,11 @@ def test_divergence_for_a_whole_chunk_names_the_steps():
         return jnp.full((2, 3), mark, jnp.float32)
 
     with pytest.raises(ObjectiveError, match="in the meta-steps 0 to 3; lower"):
-        fit(SPOILED, breaks, jax.random.key(0), steps=10, chunk=4, data=jnp.float32(NAN))
-    fit(SPOILED, breaks, jax.random.key(0), steps=3, chunk=4, data=jnp.float32(NAN))  # less than a chunk is data
+        fit(PLAIN, breaks, jax.random.key(0), steps=10, chunk=4, data=jnp.float32(np.nan))
+    fit(PLAIN, breaks, jax.random.key(0), steps=3, chunk=4, data=jnp.float32(np.nan))  # less than a chunk is data
     keys = jax.random.split(jax.random.key(0), 2)
     with pytest.warns(RuntimeWarning, match=r"lanes \[1\]"):
-        result = fit(SPOILED, breaks, keys, steps=8, chunk=4, data=jnp.asarray([0.0, NAN]), batch=True)
+        result = fit(PLAIN, breaks, keys, steps=8, chunk=4, data=jnp.asarray([0.0, np.nan]), batch=True)
     assert result.metrics.finite.tolist() == [[2] * 8, [0] * 8]
 
 
@@ -527,7 +334,7 @@ def test_a_failed_write_leaves_the_last_checkpoint(path, monkeypatch):
     [
         ({"identity": "other"}, r"'run': 'bowl'.*'run': 'other'"),
         ({"data": jnp.zeros(3, jnp.float32)}, "'inputs'"),
-        ({"learner": with_key(descent(reverse(bowl), theta_init, optax.sgd(0.1), max_norm=1))}, "nothing expects"),
+        ({"learner": with_key(descent(reverse(bowl), bowl_theta, optax.sgd(0.1), max_norm=1))}, "nothing expects"),
         ({"learner": adam()}, "lacks 'meta_state/opt_state"),
     ],
 )  # fmt: skip

@@ -24,7 +24,8 @@ from experiments.mnist import CLASSES, Images, accuracy, cross_entropies, drawn
 from metahpo_jax.base import Array, Key, PyTree
 from metahpo_jax.evaluation.jobs import versions
 from metahpo_jax.hypergrad import Inner, estimator_of
-from metahpo_jax.training import descent, fit
+from metahpo_jax.metalearners import descent
+from metahpo_jax.training import fit
 
 
 class Cleaning(NamedTuple):

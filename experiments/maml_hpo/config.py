@@ -4,6 +4,7 @@ TASKS, FEATURES, INNER_STEPS, META_STEPS = 10, 10, 5, 100  # tasks of a batch, d
 HIDDEN, TRAIN_ROWS, VALID_ROWS = 50, 100, 20
 RATE_BOUNDS, RATE_START = (1e-4, 1.0), 0.05  # of the inner learning rate, as in every space of this library
 META_RATE = 0.2  # of Adam, in free numbers, falling to 0 as a cosine: batches of ten tasks are noisy
+REPEATS = 8  # initial weights from which a meta-step trains each task: one, as in the example, leaves more noise than the target allows
 GRID = 200  # learning rates, evenly spaced on a log scale over the bounds
 TRAININGS = 50  # of each of the example's ten tasks, from other initial weights, when rates are compared on them
 TEST_TASKS = 500  # fresh ones, on which the grid and what was learned are compared

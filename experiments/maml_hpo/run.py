@@ -62,15 +62,25 @@ def free(rate: float) -> Theta:
     return Theta(RATES.encode({"learning_rate": rate}))
 
 
-def learned_rates(learnable: bool, seeds: int, same: PyTree | None) -> tuple[np.ndarray, np.ndarray, float]:
-    """Learning rates `[seeds]`, losses over meta-training `[seeds, steps]`, and seconds; from the tasks `same [seeds, tasks]`, or fresh ones."""
-    draw = batch_of(learnable, config.TASKS)
+def learned_rates(
+    learnable: bool, seeds: int, same: PyTree | None, repeats: int = config.REPEATS
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Learning rates `[seeds]`, losses over meta-training `[seeds, steps]`, and seconds.
+
+    From the tasks `same [seeds, tasks]`, or fresh ones; in every meta-step each is trained from `repeats` initial weights.
+    """
+    fresh = batch_of(learnable, config.TASKS)
+
+    def draw(key: Key, data: PyTree) -> Task:
+        tasks = fresh(key, data) if same is None else data
+        return jax.tree.map(lambda leaf: jnp.repeat(leaf, repeats, axis=0), tasks)
+
     optimiser = optax.adam(optax.cosine_decay_schedule(config.META_RATE, config.META_STEPS))
-    learner = maml(INNER, free(config.RATE_START), draw(jax.random.key(0), ()), optimiser=optimiser, max_norm=None)
+    example = fresh(jax.random.key(0), ())
+    learner = maml(INNER, free(config.RATE_START), example, optimiser=optimiser, max_norm=None)
     began = time.perf_counter()
     keys = jax.random.split(jax.random.key(config.SEED), seeds)
-    sample = draw if same is None else lambda key, data: data
-    result = fit(learner, sample, keys, steps=config.META_STEPS, chunk=config.META_STEPS, data=same, batch=True)
+    result = fit(learner, draw, keys, steps=config.META_STEPS, chunk=config.META_STEPS, data=same, batch=True)
     theta = jax.vmap(learner.export)(result.meta_state)
     rates = np.asarray(RATES.decode(theta.z)["learning_rate"])
     return rates, result.metrics.loss, time.perf_counter() - began

@@ -24,9 +24,9 @@ from metahpo_jax.base import Array, Key, PyTree
 from metahpo_jax.evaluation.jobs import versions
 from metahpo_jax.hypergrad import Inner, Theta, gradient_descent, regressor, reverse
 from metahpo_jax.hypergrad.auto import Estimator
-from metahpo_jax.metalearners import maml, reptile
+from metahpo_jax.metalearners import descent, maml, reptile
 from metahpo_jax.spaces import Float, Free, Space
-from metahpo_jax.training import descent, fit
+from metahpo_jax.training import fit
 
 SIZES = (1, *config.HIDDEN, 1)
 ORACLE_SIZES = (3, *config.HIDDEN, 1)  # told amplitude and phase beside the input

@@ -19,11 +19,11 @@ import numpy as np
 import optax
 
 from experiments.maml_tables import config
-from experiments.tables import data_sets, free_numbers, relative
+from experiments.tables import data_sets, free_numbers
 from metahpo_jax.base import Key, Proposer, PyTree
 from metahpo_jax.evaluation.jobs import versions
 from metahpo_jax.evaluation.live import run_live
-from metahpo_jax.hypergrad import SPACE, Theta, classifier, forward, gradient_descent
+from metahpo_jax.hypergrad import SPACE, Theta, classifier, forward, gradient_descent, relative
 from metahpo_jax.hypergrad.inner import episode
 from metahpo_jax.metalearners import configuration, greedy_picks, maml, started_at
 from metahpo_jax.metalearners.portfolio import listed

@@ -19,7 +19,7 @@ import numpy as np
 import optax
 
 from experiments.short_horizon import config
-from experiments.tables import data_sets, relative
+from experiments.tables import data_sets
 from metahpo_jax.base import Array, HyperGrad, Key, PyTree
 from metahpo_jax.evaluation.jobs import versions
 from metahpo_jax.hypergrad import (
@@ -31,6 +31,7 @@ from metahpo_jax.hypergrad import (
     gradient_descent,
     nres,
     pes,
+    relative,
     truncated,
 )  # fmt: skip
 from metahpo_jax.hypergrad.inner import episode

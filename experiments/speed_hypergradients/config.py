@@ -6,6 +6,7 @@ META_RATE, RATE = 0.05, 0.05  # of Adam, and the learning rate that meta-trainin
 EXAMPLE = (10, 5)  # tasks x inner steps of the published example
 CELLS = [(tasks, steps) for tasks in (8, 64, 512) for steps in (5, 50, 500)]
 LARGEST = (512, 500)
+SHARED = 64  # tasks from which on devices share them
 QUICK_CELLS = [(8, 5), (8, 50), (64, 50)]
 WORK = 40_000  # inner steps of one repetition, about; at least one meta-step
 PEER_WORK = 8_000

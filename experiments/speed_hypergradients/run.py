@@ -4,7 +4,7 @@ python -m experiments.speed_hypergradients.run         # about 15 minutes on 2 c
 python -m experiments.speed_hypergradients.run --quick
 
 The machine should have nothing else to do. Figures are meta-steps per second; ratios are medians over rounds in which every competitor ran
-once. Ours run on one core; PyTorch may use both.
+once. Ours run on one core, except for "forward, all devices", whose devices share the tasks; PyTorch may use all cores.
 """
 
 import functools
@@ -23,14 +23,17 @@ from experiments.race import PEERS, Competitor, race, ratio, summary
 from experiments.speed_hypergradients import config, problem
 from metahpo_jax.evaluation.jobs import versions
 
+CORES = os.cpu_count() or 1
+SPREAD = "forward, all devices"
 claim = functools.partial(measured, config.TARGETS)
 
 
-def own(estimator: str, file: str, cell: tuple[int, int]) -> Competitor:
+def own(estimator: str, file: str, cell: tuple[int, int], devices: int = 1) -> Competitor:
     """One of our estimators."""
     tasks, steps = cell
     command = [sys.executable, "-m", "experiments.speed_hypergradients.worker", estimator, file, str(steps)]
-    return Competitor(estimator, [*command, str(max(1, config.WORK // (tasks * steps)))])
+    work = max(1, config.WORK // (tasks * steps))
+    return Competitor(estimator if devices == 1 else SPREAD, [*command, str(work), str(devices)])
 
 
 def peer(kind: str, file: str, cell: tuple[int, int]) -> Competitor:
@@ -38,7 +41,7 @@ def peer(kind: str, file: str, cell: tuple[int, int]) -> Competitor:
     tasks, steps = cell
     script = str(Path(__file__).with_name("peer.py"))
     work = str(max(1, config.PEER_WORK // (tasks * steps)))
-    return Competitor(f"torch {kind}", [str(PEERS), script, kind, file, str(steps), work, str(os.cpu_count() or 1)])
+    return Competitor(f"torch {kind}", [str(PEERS), script, kind, file, str(steps), work, str(CORES)])
 
 
 def entries_of(cell: tuple[int, int], file: str) -> list[Competitor]:
@@ -47,6 +50,8 @@ def entries_of(cell: tuple[int, int], file: str) -> list[Competitor]:
         ours = [own(name, file, cell) for name in ("forward", "reverse", "checkpointed")]
         return ours + [peer(kind, file, cell) for kind in ("loop", "func", "compile")]
     entries = [own("forward", file, cell)]
+    if cell[0] >= config.SHARED and CORES > 1:
+        entries.append(own("forward", file, cell, CORES))
     if cell[0] * cell[1] * config.PEER_BYTES <= config.PEER_LIMIT:
         entries.append(peer("func", file, cell))
     return entries
@@ -89,7 +94,8 @@ def main() -> None:
         claim("losses differ by at most", max(differences, default=None), most=True),
     ]
     if config.LARGEST in cells:
-        largest = figures[title(config.LARGEST)]["forward"]
+        found = figures[title(config.LARGEST)]
+        largest = found.get(SPREAD, found["forward"])
         claims += [
             claim("512 x 500: meta-steps per second", largest["median"]),
             claim("512 x 500: megabytes", float(largest["peak_megabytes"]), most=True),
@@ -119,7 +125,7 @@ def draw(figures: dict[str, Any], cells: list[tuple[int, int]], path: Path) -> N
     left.invert_yaxis()
     left.set(xlabel="meta-steps per second", title="10 tasks x 5 inner steps")
     others = [cell for cell in cells if cell != config.EXAMPLE]
-    for name in ("forward", "torch func"):
+    for name in ("forward", SPREAD, "torch func"):
         run = [(i, cell) for i, cell in enumerate(others) if name in figures[title(cell)]]
         rates = [figures[title(cell)][name]["median"] * cell[0] * cell[1] for _, cell in run]
         right.semilogy([i for i, _ in run], rates, marker="o", label=name)

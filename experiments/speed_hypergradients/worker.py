@@ -1,6 +1,6 @@
 """Our meta-training as a process: prints READY and facts, then runs one repetition per line on standard input.
 
-python -m experiments.speed_hypergradients.worker ESTIMATOR PROBLEM.npz STEPS META_STEPS
+python -m experiments.speed_hypergradients.worker ESTIMATOR PROBLEM.npz STEPS META_STEPS DEVICES
 """
 
 import json
@@ -8,11 +8,14 @@ import resource
 import sys
 import time
 
-ESTIMATOR, PROBLEM, STEPS, META_STEPS = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+ESTIMATOR, PROBLEM = sys.argv[1:3]
+STEPS, META_STEPS, DEVICES = (int(given) for given in sys.argv[3:])
 
 from experiments.record import one_thread_each
+from metahpo_jax import configure
 
 one_thread_each()
+configure(devices=DEVICES)
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +54,9 @@ def main() -> None:
     network = classifier(1, stack[0][0].shape[0], activation="relu")._replace(init=lambda key, task: stack)
     inner = gradient_descent(network, FREE, steps=STEPS)
     theta = Theta(FREE.encode({"learning_rate": rate}))
-    learner = maml(inner, theta, tasks, estimator=ESTIMATOR, max_norm=None, optimiser=optax.adam(meta_rate))
+    learner = maml(
+        inner, theta, tasks, estimator=ESTIMATOR, max_norm=None, optimiser=optax.adam(meta_rate), devices=jax.devices()
+    )
 
     def meta_training(state, tasks):
         def step(state, key):

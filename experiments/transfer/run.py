@@ -17,12 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.tables import data_sets, free_numbers, relative
+from experiments.tables import data_sets, free_numbers
 from experiments.transfer import config
 from metahpo_jax import driver
 from metahpo_jax.base import Array, Evaluation, Objective, PyTree, Status, no_candidates
 from metahpo_jax.evaluation.jobs import versions
-from metahpo_jax.hypergrad import SPACE, Theta, classifier, gradient_descent
+from metahpo_jax.hypergrad import SPACE, Theta, classifier, gradient_descent, relative
 from metahpo_jax.hypergrad.inner import advance
 from metahpo_jax.metalearners import warm_start, warm_weights
 from metahpo_jax.proposers import PortfolioTheta, random

@@ -11,8 +11,10 @@ from metahpo_jax.errors import ConfigError
 from metahpo_jax.metadata import Source
 from metahpo_jax.metalearners.empirical_gaussian import count_gaussian, empirical_gaussian
 from metahpo_jax.metalearners.forest_portfolio import Forests, forest_portfolio
+from metahpo_jax.metalearners.maml import started_at
 from metahpo_jax.metalearners.portfolio import greedy_picks, imagined_picks, listed
 from metahpo_jax.metalearners.pretrained_gp import OPENING_SIZE, PretrainedGP, pretrain_gp, pretrained_gp
+from metahpo_jax.metalearners.trained_start import learn_starts
 from metahpo_jax.proposers import PortfolioTheta, gp_bo, grid, portfolio, random, sobol, then
 from metahpo_jax.spaces import Space
 
@@ -46,6 +48,9 @@ class Method(NamedTuple):
     learn: Callable[[Sequence[Training], Key], list[list[Any]]] | None = None
     needs_shared: bool = False  # whether all tasks must have the same configurations
     needs_sources: int = 0  # training tasks over the same space
+    trains: bool = (
+        False  # on the data sets behind the training tasks; takes minutes, and so is compared on request only
+    )
 
 
 def _portfolio(picks: Callable[[np.ndarray, int], np.ndarray], most: int | None = None) -> Callable:
@@ -84,10 +89,17 @@ def _pretrain(folds: Sequence[Training], key: Key) -> list[list[PretrainedGP]]:
     return [[PretrainedGP(prior, opening) for opening in pools] for prior, pools in zip(priors, openings, strict=True)]
 
 
+def _starts(folds: Sequence[Training], key: Key) -> list[list[np.ndarray]]:
+    """One configuration per fold, learned by training networks on the data sets of its training tasks."""
+    starts = learn_starts(folds[0].space, [[source.name for source in fold.sources] for fold in folds], key)
+    return [[start] * len(fold.pools) for start, fold in zip(starts, folds, strict=True)]
+
+
 _learn_portfolio = _portfolio(greedy_picks)
 
 METHODS: dict[str, Method] = {
     "random": Method(lambda space, theta: random(space)),
+    "default": Method(lambda space, theta: started_at(np.full(space.size, 0.5), space, random(space))),
     "sobol": Method(lambda space, theta: sobol(space)),
     "grid": Method(lambda space, theta: grid(space)),
     "portfolio": Method(lambda space, theta: portfolio(theta, space), _learn_portfolio, needs_sources=1),
@@ -99,6 +111,12 @@ METHODS: dict[str, Method] = {
     ),
     "gp": Method(lambda space, theta: gp_bo(space, opening=sobol(space))),
     "pretrained_gp": Method(lambda space, theta: pretrained_gp(theta, space), _pretrain, needs_sources=1),
+    "maml": Method(
+        lambda space, theta: started_at(theta, space, gp_bo(space, opening_trials=1)),
+        _starts,
+        needs_sources=1,
+        trains=True,
+    ),
 }
 
 
@@ -115,7 +133,7 @@ def portfolio_then(method: Method, trials: int = THEN_TRIALS) -> Method:
     def propose(space: Space, theta: Any) -> Proposer:
         return then(portfolio(theta[0], space), trials, method.propose(space, theta[1]))
 
-    return Method(propose, learn, method.needs_shared, max(1, method.needs_sources))
+    return Method(propose, learn, method.needs_shared, max(1, method.needs_sources), method.trains)
 
 
 def methods_named(names: Sequence[str]) -> dict[str, Method]:

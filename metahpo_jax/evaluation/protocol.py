@@ -21,6 +21,7 @@ from metahpo_jax.evaluation.jobs import Job, Progress, Tried, run_jobs, versions
 from metahpo_jax.evaluation.methods import METHODS, Method, Training, methods_named, stack
 from metahpo_jax.evaluation.results import BenchmarkResult, MethodRun
 from metahpo_jax.evaluation.statistics import incumbent, incumbent_trial
+from metahpo_jax.metalearners.trained_start import trainable
 from metahpo_jax.objectives import Table, table
 from metahpo_jax.surrogates.exact import MANY
 
@@ -71,8 +72,8 @@ def run_benchmark(
 
 
 def applicable_methods(benchmark: Benchmark) -> list[str]:
-    """Names of all methods that the benchmark's tables and its split allow."""
-    return [name for name, method in METHODS.items() if _obstacle(benchmark, method) is None]
+    """Names of all methods that the benchmark's tables and its split allow, but for those that train networks themselves."""
+    return [name for name, method in METHODS.items() if not method.trains and _obstacle(benchmark, method) is None]
 
 
 def default_trials(benchmark: Benchmark) -> int:
@@ -284,6 +285,9 @@ def _obstacle(benchmark: Benchmark, method: Method) -> str | None:
         over = np.array([task.space == space for task in benchmark.archive.tasks])
         if method.needs_shared and not _space_is_shared(benchmark, space):
             return f"needs the same configurations on all tasks, which {benchmark.name} does not have"
+        names = [task.name for task, mine in zip(benchmark.archive.tasks, over, strict=True) if mine]
+        if method.trains and not trainable(names):
+            return f"trains networks on the data sets behind the tasks, of which {benchmark.name} has records only"
         for fold in benchmark.folds:
             sources = int((fold.train & over).sum())
             if (fold.test & over).any() and sources < method.needs_sources:

@@ -35,6 +35,7 @@ from metahpo_jax.hypergrad.inner import Inner as Inner
 from metahpo_jax.hypergrad.inner import as_inner as as_inner
 from metahpo_jax.hypergrad.networks import classifier as classifier
 from metahpo_jax.hypergrad.networks import regressor as regressor
+from metahpo_jax.hypergrad.networks import relative as relative
 from metahpo_jax.hypergrad.reverse import checkpointed as checkpointed
 from metahpo_jax.hypergrad.reverse import reverse as reverse
 from metahpo_jax.hypergrad.truncated import one_step as one_step

@@ -90,6 +90,11 @@ def classifier(
     return Problem(init, train_loss, valid_loss, full_loss, uses)
 
 
+def relative(problem: Problem) -> Problem:
+    """The same problem with its validation loss in units of the data set's prior entropy: 1 is to have learned nothing."""
+    return problem._replace(valid_loss=lambda weights, task: problem.valid_loss(weights, task) / task.prior_entropy)
+
+
 def regressor(sizes: tuple[int, ...], *, activation: str = "relu") -> Problem:
     """A network on a pair of training and validation data, each `(x [N, F], y [N, K])`: mean squared error over all rows."""
     _check(len(sizes) - 2, min(sizes), activation)

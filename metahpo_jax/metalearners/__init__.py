@@ -1,5 +1,6 @@
 """What learns to tune: from a meta-dataset to theta, and from theta to an ordinary proposer."""
 
+from metahpo_jax.metalearners.descent import descent as descent
 from metahpo_jax.metalearners.empirical_gaussian import count_gaussian as count_gaussian
 from metahpo_jax.metalearners.empirical_gaussian import empirical_gaussian as empirical_gaussian
 from metahpo_jax.metalearners.forest_portfolio import forest_portfolio as forest_portfolio

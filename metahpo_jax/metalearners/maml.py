@@ -6,7 +6,7 @@ hyperparameters and, if wanted, the network's own initial weights (Finn, Abbeel 
 is the estimator `reptile`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -19,14 +19,15 @@ from metahpo_jax.errors import ConfigError
 from metahpo_jax.hypergrad import Inner, Theta, estimator_of
 from metahpo_jax.hypergrad.auto import Estimator
 from metahpo_jax.hypergrad.inner import advance, full_horizon, measured
+from metahpo_jax.metalearners.descent import descent
 from metahpo_jax.proposers import PortfolioTheta, portfolio, then
 from metahpo_jax.spaces import Free, Space
-from metahpo_jax.training import descent
 
 
 def maml(
     inner: Inner, theta: Theta, tasks: PyTree, *, estimator: Estimator = "auto", rate: float = 0.05, max_norm: float | None = 1.0,
     optimiser: optax.GradientTransformation | None = None, theta_init: Callable[[Key], Theta] | None = None,
+    devices: Sequence[Any] | None = None,
 ) -> MetaLearner:  # fmt: skip
     """Descends the mean over tasks of the loss after training, from `theta` on; train it with `fit`.
 
@@ -38,6 +39,7 @@ def maml(
       rate: of Adam, in units of the free numbers (one unit around the middle of a range is a quarter of it).
       optimiser: another one of optax.
       theta_init: draws the start of each lane instead, of the structure of `theta`.
+      devices: share the tasks of a batch evenly; on a CPU those that `metahpo_jax.configure` made of its cores.
 
     Raises:
       ConfigError: for an estimator that is unknown or cannot differentiate `theta`.
@@ -45,7 +47,8 @@ def maml(
     task, number = jax.tree.map(lambda x: x[0], tasks), jax.tree.leaves(tasks)[0].shape[0]
     chosen = estimator_of(estimator, inner, theta, task, tasks=number)
     optimiser = optax.adam(rate) if optimiser is None else optimiser
-    return descent(chosen.hypergrad, theta_init or (lambda key: theta), optimiser, max_norm=max_norm, tasks=tasks)
+    start = theta_init or (lambda key: theta)
+    return descent(chosen.hypergrad, start, optimiser, max_norm=max_norm, tasks=tasks, devices=devices)
 
 
 def reptile(inner: Inner) -> HyperGrad:

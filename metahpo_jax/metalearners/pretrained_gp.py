@@ -17,6 +17,7 @@ from metahpo_jax.base import Array, Key, MetaLearner, Proposer
 from metahpo_jax.errors import SplitError
 from metahpo_jax.hypergrad import reverse
 from metahpo_jax.metadata import MetaDataset, Source, archive_of, sources_of
+from metahpo_jax.metalearners.descent import descent
 from metahpo_jax.metalearners.portfolio import greedy_picks, listed
 from metahpo_jax.metalearners.prior import Prior
 from metahpo_jax.proposers import PortfolioTheta, bo, portfolio
@@ -24,7 +25,7 @@ from metahpo_jax.spaces import Space
 from metahpo_jax.surrogates import exact
 from metahpo_jax.surrogates.exact import Parameters
 from metahpo_jax.surrogates.pretrained import PretrainedTheta, pretrained, prior_init, prior_model
-from metahpo_jax.training import descent, fit
+from metahpo_jax.training import fit
 
 STEPS, POINTS, TASKS_PER_STEP, LEARNING_RATE = 600, 64, 8, 5e-3
 MOST_ROWS = 2048  # of a training task: a step sees 64 of them

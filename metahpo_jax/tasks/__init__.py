@@ -14,6 +14,7 @@ from metahpo_jax.tasks.family import DataSet as DataSet
 from metahpo_jax.tasks.family import TaskFamily as TaskFamily
 from metahpo_jax.tasks.family import bundled as bundled
 from metahpo_jax.tasks.family import shape_bucket as shape_bucket
+from metahpo_jax.tasks.family import stacked as stacked
 from metahpo_jax.tasks.family import tabular as tabular
 from metahpo_jax.tasks.family import to_task as to_task
 from metahpo_jax.tasks.images import IMAGE_DESCRIPTORS as IMAGE_DESCRIPTORS

@@ -1,12 +1,13 @@
 """Task families: named data sets, loaded on demand, as arrays or as padded tasks."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from typing import Generic, Protocol, Self, TypeVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -181,6 +182,16 @@ def tabular() -> CatalogueFamily:
     for package in sorted({source.package for source in REAL}):
         require(package)
     return CatalogueFamily(REAL)
+
+
+def stacked(family: TaskFamily, names: Sequence[str]) -> Task:
+    """Data sets as one batch `[len(names), ...]`, padded to the largest of their shapes.
+
+    Raises:
+        DataError: if one cannot be read.
+    """
+    shape = TaskShape(*np.max([family.shape(name) for name in names], axis=0).tolist())
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *[family.task(name, shape) for name in names])
 
 
 def shape_bucket(data: DataSet) -> TaskShape:
