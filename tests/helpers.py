@@ -121,7 +121,8 @@ def tiny_archive(seed: int = 0) -> Archive:
 
 
 def make_task(dtype: Any = np.float32, rows=300, features=6, classes=3, padded=(8, 4), seed=0) -> Task:
-    """A learnable three-class problem with padded features and classes."""
+    """A learnable three-class problem with padded features and classes; two thirds of the rows are trained on."""
+    trained, seen = 2 * rows // 3, 5 * rows // 6
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((rows, features))
     y = np.argmax(x @ rng.standard_normal((features, classes)) + 0.3 * rng.standard_normal((rows, classes)), 1)
@@ -134,7 +135,7 @@ def make_task(dtype: Any = np.float32, rows=300, features=6, classes=3, padded=(
         )
 
     return Task(
-        train=split(0, 200), valid=split(200, 250), test=split(250, 300), class_mask=jnp.arange(padded[1]) < classes,
+        train=split(0, trained), valid=split(trained, seen), test=split(seen, rows), class_mask=jnp.arange(padded[1]) < classes,
         n_features=jnp.asarray(features, jnp.int32), prior_entropy=jnp.asarray(1.1, jnp.float32),
         descriptor=jnp.zeros(0, jnp.float32), descriptor_mask=jnp.zeros(0, bool),
     )  # fmt: skip

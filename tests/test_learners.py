@@ -29,13 +29,16 @@ class Row(NamedTuple):
     family: LearnerFamily
     make: Callable[..., Learner]  # (capacity, **arguments of the factory) -> Learner
     padded: tuple[int, int]  # features and classes
+    tried: Callable[..., bool] = lambda capacity: True  # of which capacities
 
 
 FIXED = {"depth": 1, "width": 10, "batch_size": 128, "activation": "relu", "optimiser": "momentum", "dropout": 0.0}
 FAMILIES = {
     "mlp": Row(mlp_family(depth=2), mlp, (8, 4)),
     "mlp_fixed": Row(mlp_family(**FIXED), lambda *a, **k: mlp(*a, settings=Settings(mlp_space(), FIXED), **k), (10, 4)),
-    "cnn": Row(cnn_family(blocks=2, kernel=5), lambda *a, **k: cnn(*a, side=6, **k), (36, 4)),
+    "cnn": Row(
+        cnn_family(blocks=2, kernel=5), lambda *a, **k: cnn(*a, side=6, **k), (36, 4), lambda c: c.channels == 16
+    ),
     "logistic": Row(logistic_family(), logistic, (8, 4)),
 }
 
@@ -54,7 +57,7 @@ def lanes_of_one_capacity(row: Row, count: int, largest_rate: float = np.inf, se
     """Hyperparameters `[count]` that share a capacity, batch sizes of several kinds among them, and that capacity."""
     u = points(row.family, 400, seed)
     config, capacities = row.family.configs(u)
-    chosen = max(set(capacities), key=capacities.count)
+    chosen = max(filter(row.tried, set(capacities)), key=capacities.count)
     lanes = [i for i, c in enumerate(capacities) if c == chosen and config.learning_rate[i] <= largest_rate][:count]
     assert len(lanes) == count
     return jax.tree.map(lambda x: jnp.asarray(x[np.asarray(lanes)]), config), chosen
