@@ -367,7 +367,9 @@ def default_workers() -> int:
     """One process per core; a single one where there is an accelerator, which they would have to share."""
     import jax
 
-    return (os.cpu_count() or 1) if jax.default_backend() == "cpu" else 1
+    from metahpo_jax.population.devices import cores
+
+    return cores() if jax.default_backend() == "cpu" else 1
 
 
 def run_report(command: Report) -> None:

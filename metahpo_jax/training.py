@@ -40,6 +40,10 @@ ALARMS = {
         False,
         "most inner trainings end far from convergence, which implicit differentiation assumes; train for longer, or unroll",
     ),
+    "residual": (
+        True,
+        "the linear systems of implicit differentiation are left unsolved; give the solver more terms, a smaller rate or some damping",
+    ),
     "exploding": (
         True,
         "small changes grow too much along most inner trainings; shorten the horizon, lower the rates, or take an evolution strategy",
@@ -150,12 +154,13 @@ def fit(
     Raises:
       ConfigError: for arguments out of range.
       CheckpointError: when the checkpoint cannot be written, is damaged or belongs to another run.
-      ObjectiveError: when in every lane over half of the tasks had no finite loss and gradient for `chunk` meta-steps in a row.
+      ObjectiveError: when in every lane over half of the tasks had no finite loss and gradient for `chunk` meta-steps in a row, or for all
+        where there are fewer.
     """
     lanes = _check_arguments(key, steps, chunk, every, data, batch, data_axes, checkpoint, identity)
     axes, structure = jax.tree.flatten(data_axes, is_leaf=lambda axis: axis is None)
     init, run = _compiled(meta_learner, sample_tasks, chunk, batch, tuple(axes), structure)
-    record = _Record(chunk, batch)
+    record = _Record(min(chunk, steps), batch)
     store = None
     done = 0
     if checkpoint is None:

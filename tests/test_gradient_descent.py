@@ -8,7 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metahpo_jax.errors import ConfigError, SpaceError
-from metahpo_jax.hypergrad import SPACE, Theta, classifier, forward, gradient_descent, regressor, reverse
+from metahpo_jax.hypergrad import (
+    SPACE,
+    Theta,
+    checkpointed,
+    classifier,
+    forward,
+    gradient_descent,
+    regressor,
+    relative,
+    reverse,
+)
+from metahpo_jax.hypergrad.inner import episode
 from metahpo_jax.spaces import Choice, Float, Free, Int, Space
 from metahpo_jax.tasks.base import Split, Task
 
@@ -58,12 +69,33 @@ def test_every_hyperparameter_has_the_derivative_that_differences_show(x64, key,
     np.testing.assert_allclose(found.loss, value(theta.z), rtol=1e-12)
 
 
+@pytest.mark.parametrize("horizon", [5, 50])
+def test_exact_estimators_equal_central_differences_over_seeds(x64, horizon):
+    """Every hyperparameter of the library's own training, minibatches and noise included, on 20 seeds."""
+    free, task = Free(SPACE), make_task()
+    inner = gradient_descent(classifier(1, 6, batch=8, noisy=True), free, steps=horizon)
+    theta, keys = Theta(free.encode(CONFIG, np.float64)), jax.random.split(jax.random.key(horizon), 20)
+    value = jax.jit(jax.vmap(lambda key, z: episode(inner, key, Theta(z), task)[0], (0, None)))
+    h = 1e-5
+    differences = {
+        name: (value(keys, {**theta.z, name: theta.z[name] + h}) - value(keys, {**theta.z, name: theta.z[name] - h}))
+        / (2 * h)
+        for name in free.space
+    }
+    for estimator in (reverse(inner), checkpointed(inner), forward(inner)):
+        found = jax.jit(jax.vmap(lambda key, e=estimator: e.step(key, theta, (), task)[0]))(keys)
+        for name, expected in differences.items():
+            # A derivative that happens to be small has the rounding of its neighbours.
+            scale = np.abs(expected) + 1e-2 * np.median(np.abs(expected))
+            assert (np.abs(found.gradient.z[name] - expected) / scale).max() < 1e-6, name
+
+
 @pytest.mark.parametrize("name", ["gaussian_dropout", "data_noise"])
 def test_the_gradient_of_a_noise_scale_is_that_of_the_expected_loss(x64, name):
     """Against differences with noise of their own: under the same key they would agree with a wrong derivative as well."""
     free = space_of(name)
     inner = gradient_descent(classifier(1, 4, noisy=True), free, steps=2, fixed={"learning_rate": 0.5, "momentum": 0.5})
-    task, z, h, keys = make_task(rows=60), free.encode({name: 0.4}, np.float64), 0.15, 100_000
+    task, z, h, keys = make_task(), free.encode({name: 0.4}, np.float64), 0.15, 100_000
 
     def both(key):
         up, down = jax.random.split(jax.random.fold_in(key, 1))
@@ -208,3 +240,25 @@ def short_of_a_rate():
 def test_what_has_no_derivative_is_refused_with_what_to_do(call, error, sentence):
     with pytest.raises(error, match=sentence):
         call()
+
+
+def test_what_is_fixed_in_vain_is_refused() -> None:
+    with pytest.raises(ConfigError, match="a fixed data_noise changes nothing here"):
+        gradient_descent(classifier(1, 4), None, steps=2, fixed={"learning_rate": 0.1, "data_noise": 0.3})
+    with pytest.raises(ConfigError, match="a fixed momentum changes nothing here"):
+        gradient_descent(
+            classifier(1, 4), None, steps=2, fixed={"learning_rate": 0.1, "momentum": 0.9}, optimiser="adam"
+        )
+    with pytest.raises(ConfigError, match="one learning rate is fixed, so there are none per layer"):
+        gradient_descent(classifier(1, 4), None, steps=2, fixed={"learning_rate": 0.1}, per="layer")
+
+
+def test_relative_losses_are_in_units_of_the_prior_entropy(key) -> None:
+    task, problem = make_task(np.float32), classifier(1, 4)
+    weights = problem.init(key, task)
+    plain = problem.valid_loss(weights, task)
+    np.testing.assert_allclose(relative(problem).valid_loss(weights, task), plain / 1.1, rtol=1e-6)
+    told = problem._replace(valid_loss=lambda weights, task: (plain, {"seen": 3}))
+    found, info = relative(told).valid_loss(weights, task)
+    np.testing.assert_allclose(found, plain / 1.1, rtol=1e-6)
+    assert info == {"seen": 3}

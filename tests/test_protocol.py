@@ -21,6 +21,7 @@ from metahpo_jax.evaluation.splits import by_base, by_space
 from metahpo_jax.evaluation.statistics import trials_to_reach
 from metahpo_jax.metadata import archive_of
 from metahpo_jax.metalearners.pretrained_gp import OPENING_TRIALS
+from metahpo_jax.tasks import stacked
 
 CHEAP = ["random", "sobol", "grid", "portfolio", "portfolio_imagined", "empirical_gaussian"]
 RECORDED = [name for name, method in METHODS.items() if not method.trains]
@@ -198,13 +199,23 @@ def test_maml_starts_where_networks_trained_on_the_other_data_sets_do_well(monke
     monkeypatch.setattr("metahpo_jax.metalearners.trained_start.STEPS", 5)
     bundled = load_benchmark("bundled")
     assert "maml" not in applicable_methods(bundled), "it takes minutes: on request only"
-    folds = [training for _, training in trainings(bundled, "network", trials=2)]
+    tested, folds = zip(*trainings(bundled, "network", trials=2), strict=True)
     learn = METHODS["maml"].learn
     assert learn is not None
-    starts = learn(folds, jax.random.key(0))
-    learned = [np.asarray(pools[0]) for pools in starts]
-    assert len({start.tobytes() for start in learned}) == len(folds), "each fold learns from other data sets"
+    learned = [np.asarray(pools[0]) for pools in learn(folds, jax.random.key(0))]
     assert all(start.min() >= 0.0 and start.max() <= 1.0 for start in learned)
+
+    held_out = bundled.archive.tasks[tested[0][0]].name
+
+    def spoiled(family, names):
+        tasks = stacked(family, names)
+        x = tasks.train.x.at[list(names).index(held_out)].multiply(-3.0)
+        return tasks.replace(train=tasks.train.replace(x=x))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("metahpo_jax.metalearners.trained_start.stacked", spoiled)
+        again = [np.asarray(pools[0]) for pools in learn(folds, jax.random.key(0))]
+    assert [np.array_equal(a, b) for a, b in zip(learned, again, strict=True)] == [True, False, False, False], held_out
     (run,) = run_benchmark(bundled, ["maml"], trials=2, seeds=1).runs
     assert np.isfinite(run.regret).all() and run.meta_seconds > 0
     with pytest.raises(

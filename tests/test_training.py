@@ -171,7 +171,8 @@ def test_divergence_for_a_whole_chunk_names_the_steps():
 
     with pytest.raises(ObjectiveError, match="in the meta-steps 0 to 3; lower"):
         fit(PLAIN, breaks, jax.random.key(0), steps=10, chunk=4, data=jnp.float32(np.nan))
-    fit(PLAIN, breaks, jax.random.key(0), steps=3, chunk=4, data=jnp.float32(np.nan))  # less than a chunk is data
+    with pytest.raises(ObjectiveError, match="in the meta-steps 0 to 2; lower"):  # fewer than a chunk: all of them
+        fit(PLAIN, breaks, jax.random.key(0), steps=3, chunk=4, data=jnp.float32(np.nan))
     keys = jax.random.split(jax.random.key(0), 2)
     with pytest.warns(RuntimeWarning, match=r"lanes \[1\]"):
         result = fit(PLAIN, breaks, keys, steps=8, chunk=4, data=jnp.asarray([0.0, np.nan]), batch=True)

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.estimators import config
-from metahpo_jax.base import Array, HyperGrad, Key
+from metahpo_jax.base import Array, Estimate, HyperGrad, Key
 from metahpo_jax.evaluation.jobs import versions
 from metahpo_jax.hypergrad import (
     SPACE,
@@ -30,6 +30,7 @@ from metahpo_jax.hypergrad import (
     classifier,
     es_single,
     forward,
+    forward_sharing,
     full_es,
     gradient_descent,
     growth,
@@ -53,11 +54,25 @@ def window_of(inner: Inner) -> int:
     return inner.horizon // config.WINDOWS
 
 
+def shared(inner: Inner) -> HyperGrad:
+    """`forward_sharing` where the windows happen to share their hyperparameters as well: the sum of its gradients is the exact one."""
+    windows = forward_sharing(inner, config.WINDOWS)
+
+    def step(key: Key, theta: Theta, carry: Any, task: Task) -> tuple[Estimate, Any]:
+        tiled = jax.tree.map(lambda x: jnp.broadcast_to(x, (config.WINDOWS, *x.shape)), theta)
+        estimate, carry = windows.step(key, tiled, carry, task)
+        return estimate.replace(gradient=jax.tree.map(lambda g: jnp.sum(g, 0), estimate.gradient)), carry
+
+    return HyperGrad(windows.init, step)
+
+
 ESTIMATORS: dict[str, Callable[[Inner], HyperGrad]] = EXACT | {
+    "sharing": shared,
     "truncated": lambda inner: truncated(inner, window_of(inner)),
     "one_step": one_step,
     "hyperdistill": lambda inner: hyperdistill(inner, gamma=config.GAMMA),
-    "implicit": lambda inner: implicit(inner, solver="cg", terms=20, damping=1e-3),
+    "implicit, cg": lambda inner: implicit(inner, solver="cg", terms=20, damping=1e-3),
+    "neumann": lambda inner: implicit(inner, solver="neumann", terms=20, rate=0.05),
     "full_es": lambda inner: full_es(inner, sigma=config.SIGMA, pairs=config.PAIRS),
     "pes": lambda inner: pes(inner, window_of(inner), sigma=config.SIGMA, pairs=config.PAIRS),
     "nres": lambda inner: nres(inner, window_of(inner), sigma=config.SIGMA, pairs=config.PAIRS),
@@ -139,7 +154,7 @@ def main() -> None:
         table(horizon, figures[str(horizon)])
     claims = [
         at_most(f"{horizon} updates: {name} - forward, relative", figures[str(horizon)][name]["deviation"], config.EXACT)
-        for horizon in horizons for name in ("reverse", "checkpointed")
+        for horizon in horizons for name in ("reverse", "checkpointed", "sharing")
     ]  # fmt: skip
     few, many = (figures[str(h)]["forward"]["megabytes"] for h in (horizons[0], horizons[-1]))
     claims.append(at_most(f"forward: memory at {horizons[-1]} updates over that at {horizons[0]}", many / few, 2.0))

@@ -2,9 +2,14 @@
 
 TASKS, FEATURES, INNER_STEPS, META_STEPS = 10, 10, 5, 100  # tasks of a batch, drawn anew in every meta-step
 HIDDEN, TRAIN_ROWS, VALID_ROWS = 50, 100, 20
-RATE_BOUNDS, RATE_START = (1e-4, 1.0), 0.05  # of the inner learning rate, as in every space of this library
-META_RATE = 0.2  # of Adam, in free numbers, falling to 0 as a cosine: batches of ten tasks are noisy
-REPEATS = 8  # initial weights from which a meta-step trains each task: one, as in the example, leaves more noise than the target allows
+RATE_BOUNDS = (1e-4, 1.0)  # of the inner learning rate, as in every space of this library
+STARTS = (
+    0.05,
+    0.9,
+)  # of meta-training, from both sides: the mean loss has a minimum near .65 and another at the upper bound
+META_RATE = 0.2  # of Adam, in free numbers, falling to 0 as a cosine
+META_B2 = 0.9  # with .999 a hundred steps divide by the large gradients of the first ones to the end
+REPEATS = 8  # initial weights from which a meta-step trains each task; one, as in the example, leaves more noise than the target allows
 GRID = 200  # learning rates, evenly spaced on a log scale over the bounds
 TRAININGS = 50  # of each of the example's ten tasks, from other initial weights, when rates are compared on them
 TEST_TASKS = 500  # fresh ones, on which the grid and what was learned are compared

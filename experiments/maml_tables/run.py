@@ -25,7 +25,7 @@ from metahpo_jax.evaluation.jobs import versions
 from metahpo_jax.evaluation.live import run_live
 from metahpo_jax.hypergrad import SPACE, Theta, classifier, forward, gradient_descent, relative
 from metahpo_jax.hypergrad.inner import episode
-from metahpo_jax.metalearners import configuration, greedy_picks, maml, started_at
+from metahpo_jax.metalearners import adapt, configuration, greedy_picks, maml, started_at
 from metahpo_jax.metalearners.portfolio import listed
 from metahpo_jax.proposers import gp_bo, portfolio, random
 from metahpo_jax.spaces import Free, Space
@@ -37,7 +37,7 @@ FREE = Free(SEARCHED)
 INNER = gradient_descent(relative(classifier(config.DEPTH, config.WIDTH, batch=config.BATCH)), FREE, steps=config.STEPS)
 LABELS = {
     "default": "default", "random": "random search", "fixed, gp": "best of random search, then GP", "gp": "GP without transfer",
-    "portfolio": "portfolio", "maml, gp": "MAML, then GP",
+    "portfolio": "portfolio", "maml, gp": "MAML, then GP", "maml, adapted": "MAML, then hypergradient steps",
 }  # fmt: skip
 
 
@@ -65,16 +65,27 @@ def learned(known: np.ndarray, tasks: Task, steps: int) -> tuple[list[np.ndarray
 
 
 def trained(z: PyTree, task: Task) -> jax.Array:
-    """Loss of a trial, at most 1: a network that does worse would be replaced by the frequencies of the classes."""
+    """Losses `[EVALUATIONS]` of a trial, at most 1: a network that does worse would be replaced by the frequencies of the classes."""
     keys = jax.random.split(jax.random.key(config.SEED + 1), config.EVALUATIONS)
     losses = jax.vmap(lambda key: episode(INNER, key, Theta(z), task)[0])(keys)
-    return jnp.mean(jnp.where(losses < 1.0, losses, 1.0))  # also where it diverged
+    return jnp.where(losses < 1.0, losses, 1.0)  # also where it diverged
 
 
 def table_of(u: np.ndarray, tasks: Task) -> np.ndarray:
-    """Losses `[data sets, configurations]`."""
+    """Losses `[data sets, configurations, EVALUATIONS]`."""
     call = jax.jit(lambda z: jax.lax.map(lambda one: jax.vmap(lambda task: trained(one, task))(tasks), z))
-    return np.asarray(call(free_numbers(SEARCHED, jnp.asarray(u, jnp.float32)))).T
+    return np.asarray(call(free_numbers(SEARCHED, jnp.asarray(u, jnp.float32)))).transpose(1, 0, 2)
+
+
+def adapted(u: np.ndarray, tasks: Task) -> np.ndarray:
+    """Losses `[data sets, trials]` of a configuration that a hypergradient of one training moves after every trial but the last."""
+
+    def one(task: Task) -> jax.Array:
+        steps = adapt(forward(INNER), start, task, jax.random.key(config.SEED + 2), evaluations=config.TRIALS)
+        return jax.lax.map(lambda z: jnp.mean(trained(z, task)), steps.z)
+
+    start = Theta(free_numbers(SEARCHED, jnp.asarray(u, jnp.float32)))
+    return np.asarray(jax.jit(lambda tasks: jax.lax.map(one, tasks))(tasks))
 
 
 def multiple(tasks: Task) -> float:
@@ -95,7 +106,7 @@ def multiple(tasks: Task) -> float:
 
 def live(tasks: Task, most: int) -> Callable[[int, np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """What trains up to `most` configurations of a trial on one task."""
-    call = jax.jit(lambda z, task: jax.lax.map(lambda one: trained(one, task), z))
+    call = jax.jit(lambda z, task: jax.lax.map(lambda one: jnp.mean(trained(one, task)), z))
 
     def evaluate(task: int, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         padded = np.concatenate([u, np.repeat(u[-1:], most - len(u), 0)])
@@ -107,11 +118,14 @@ def live(tasks: Task, most: int) -> Callable[[int, np.ndarray], tuple[np.ndarray
     return evaluate
 
 
-def proposers_of(fold: int, maml_u: np.ndarray, u: np.ndarray, losses: np.ndarray, fixed: int) -> dict[str, Proposer]:
-    """The competitors of a fold; `losses [data sets, configurations]` are of those that are known."""
+def proposers_of(maml_u: np.ndarray, u: np.ndarray, losses: np.ndarray, fixed: int) -> dict[str, Proposer]:
+    """The competitors of a fold; `losses [data sets, configurations, EVALUATIONS]` are of those that are known.
+
+    The best of random search trains each of `fixed` configurations once on every known data set, as MAML trains once for a gradient.
+    """
     gp = gp_bo(SEARCHED, opening_trials=1)
-    best = u[losses[:, :fixed].mean(0).argmin()]
-    picks = greedy_picks(losses, config.TRIALS)
+    best = u[losses[:, :fixed, 0].mean(0).argmin()]
+    picks = greedy_picks(losses.mean(-1), config.TRIALS)
     return {
         "default": started_at(SEARCHED.encode(config.START), SEARCHED, random(SEARCHED)),
         "random": random(SEARCHED),
@@ -134,27 +148,30 @@ def main() -> None:
 
     times = multiple(tasks)
     rng = np.random.default_rng(config.SEED)
-    u = np.asarray(
-        [SEARCHED.encode(SEARCHED.decode(row)) for row in rng.random((config.QUICK_TABLE if quick else config.TABLE, SEARCHED.size))]
-    )  # fmt: skip
+    drawn = rng.random((config.QUICK_TABLE if quick else config.TABLE, SEARCHED.size))
+    # Where MAML starts from is a candidate of the others as well.
+    u = np.asarray([SEARCHED.encode(each) for each in (config.START, *(SEARCHED.decode(row) for row in drawn))])
     losses = table_of(u, tasks)
     print(f"{u.shape[0]} configurations on {len(names)} data sets: {time.perf_counter() - began:.0f} s")
     configurations, meta_seconds = learned(known, tasks, steps)
-    # Trainings that meta-learning cost, spent by random search on the data sets of a fold, each configuration `EVALUATIONS` times.
+    # Trainings that meta-learning cost, spent by random search on the data sets of a fold.
     cost = steps * config.TASKS * times
-    fixed = [min(max(round(cost / (k.sum() * config.EVALUATIONS)), 1), len(u)) for k in known]
+    fixed = [min(max(round(cost / k.sum()), 1), len(u)) for k in known]
 
     best_so_far: dict[str, np.ndarray] = {}
     for f in range(folds):
         held_out = np.flatnonzero(~known[f])
         mine = jax.tree.map(lambda leaf, rows=held_out: leaf[rows], tasks)
-        proposers = proposers_of(f, configurations[f], u, losses[known[f]], fixed[f])
+        proposers = proposers_of(configurations[f], u, losses[known[f]], fixed[f])
         contexts = [SEARCHED.context(budget=config.TRIALS) for _ in held_out]
         done = run_live(
             proposers, contexts, live(mine, len(proposers)), trials=config.TRIALS, seeds=1, key=jax.random.key(config.SEED + f)
         )  # fmt: skip
-        for name, trials in done.items():
-            curve = np.minimum.accumulate(trials.loss[:, 0], axis=1)
+        tried = {name: trials.loss[:, 0] for name, trials in done.items()} | {
+            "maml, adapted": adapted(configurations[f], mine)
+        }
+        for name, losses_of in tried.items():
+            curve = np.minimum.accumulate(losses_of, axis=1)
             best_so_far.setdefault(name, np.zeros((len(names), config.TRIALS)))[held_out] = curve
         print(f"fold {f + 1} of {folds}: {SEARCHED.decode(configurations[f])}")
 
@@ -164,6 +181,12 @@ def main() -> None:
         "loss": {name: {str(t + 1): interval(curve[:, t]) for t in range(config.TRIALS)} for name, curve in best_so_far.items()},
     }  # fmt: skip
     claims = []
+    for name in ("portfolio", "fixed, gp", "maml, gp"):
+        figures[f"maml, adapted minus {name} at {config.TRIALS}"] = interval(
+            best_so_far["maml, adapted"][:, -1] - best_so_far[name][:, -1]
+        )
+    figures["trainings_of_three_adapted_trials"] = config.TRIALS * config.EVALUATIONS + (config.TRIALS - 1) * times
+    figures["trainings_of_three_other_trials"] = config.TRIALS * config.EVALUATIONS
     for trial, other in ((1, "fixed, gp"), (3, "portfolio"), (3, "fixed, gp")):
         difference = interval(best_so_far["maml, gp"][:, trial - 1] - best_so_far[other][:, trial - 1])
         figures[f"maml, gp minus {other} at {trial}"] = difference
@@ -188,7 +211,7 @@ def draw(figures: dict[str, Any], path: Path) -> None:
     panel = picture.subplots()
     for i, (name, label) in enumerate(LABELS.items()):
         values = np.asarray([figures["loss"][name][str(t + 1)] for t in range(config.TRIALS)])
-        at = np.arange(1, config.TRIALS + 1) + 0.06 * (i - 2.5)
+        at = np.arange(1, config.TRIALS + 1) + 0.06 * (i - 3)
         panel.errorbar(
             at, values[:, 0], yerr=np.abs(values[:, 1:] - values[:, :1]).T, marker="o", capsize=2, label=label
         )

@@ -74,19 +74,25 @@ def main() -> None:
     if KIND == "compile":
         value_and_slope = torch.compile(value_and_slope)
 
-    def meta_training(steps: int) -> float:
+    def meta_training(steps: int) -> tuple[float, float]:
+        """Loss and length of the slope in the first step."""
         log_rate = torch.log(DATA["rate"]).clone().requires_grad_()
-        optimiser, first = torch.optim.Adam([log_rate], float(DATA["meta_rate"])), float("nan")
+        optimiser, first = torch.optim.Adam([log_rate], float(DATA["meta_rate"])), None
         for i in range(steps):
             value, slope = value_and_slope(log_rate.detach())
-            first = value.item() if i == 0 else first
+            first = (value.item(), abs(slope.item())) if i == 0 else first
             log_rate.grad = slope
             optimiser.step()
         return first
 
     began = time.perf_counter()
-    first = meta_training(1)
-    facts = {"work": META_STEPS, "first_loss": first, "compile_seconds": round(time.perf_counter() - began, 2)}
+    loss_, slope = meta_training(1)
+    facts = {
+        "work": META_STEPS,
+        "first_loss": loss_,
+        "first_slope": slope,
+        "compile_seconds": round(time.perf_counter() - began, 2),
+    }
     print("READY", json.dumps(facts), flush=True)
     for _ in sys.stdin:
         began = time.perf_counter()

@@ -61,7 +61,7 @@ def main() -> None:
     def meta_training(state, tasks):
         def step(state, key):
             state, metrics = learner.step(key, state, tasks)
-            return state, metrics.loss
+            return state, (metrics.loss, metrics.gradient_norm)
 
         return jax.lax.scan(step, state, jax.random.split(jax.random.key(0), META_STEPS))[1]
 
@@ -69,8 +69,13 @@ def main() -> None:
     began = time.perf_counter()
     call = jax.jit(meta_training).lower(start, tasks).compile()
     compiling = time.perf_counter() - began
-    losses = np.asarray(call(start, tasks))
-    facts = {"work": META_STEPS, "first_loss": float(losses[0]), "compile_seconds": round(compiling, 2)}
+    losses, slopes = jax.tree.map(np.asarray, call(start, tasks))
+    # Of the logarithm of the rate, as the peers have it, by that of the free number.
+    log_rate = jax.grad(lambda z: jnp.log(FREE.decode({"learning_rate": z})["learning_rate"]))(theta.z["learning_rate"])
+    facts = {
+        "work": META_STEPS, "first_loss": float(losses[0]), "first_slope": float(slopes[0] / log_rate),
+        "compile_seconds": round(compiling, 2),
+    }  # fmt: skip
     print("READY", json.dumps(facts), flush=True)
     for _ in sys.stdin:
         began = time.perf_counter()

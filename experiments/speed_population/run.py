@@ -8,7 +8,6 @@ competitor ran once.
 """
 
 import functools
-import os
 import statistics
 import sys
 import tempfile
@@ -23,6 +22,7 @@ one_thread_each()
 from experiments.race import PEERS, Competitor, race, ratio, summary
 from experiments.speed_population import config, problem
 from metahpo_jax.evaluation.jobs import versions
+from metahpo_jax.population.devices import cores
 
 claim = functools.partial(measured, config.TARGETS)
 
@@ -42,7 +42,7 @@ def peer(kind: str, problem_file: str, models: int, threads: int) -> Competitor:
 def main() -> None:
     """Races, draws, writes."""
     options = arguments(__doc__ or "", "experiments/speed_population/results.json").parse_args()
-    began, cores = time.perf_counter(), os.cpu_count() or 1
+    began, devices = time.perf_counter(), cores()
     rounds = config.QUICK_ROUNDS if options.quick else config.ROUNDS
     claims, figures = [], {}
     with tempfile.TemporaryDirectory() as folder:
@@ -51,15 +51,16 @@ def main() -> None:
             file = str(Path(folder) / f"{size}.npz")
             problem.make(size, Path(file))
             entries = [
-                own("ours", size, file, cores),
+                own("ours", size, file, devices),
                 own("ours", size, file, 1, "ours, one device"),
                 own("vmap", size, file, 1),
-                own("product", size, file, cores, "two-core matrix product"),
-                peer("torch_func", file, config.MODELS[size], cores),
+                own("product", size, file, devices, "two-core matrix product"),
+                peer("torch_func", file, config.MODELS[size], devices),
             ]
             if not options.quick:
                 entries += [
-                    peer(kind, file, max(1, config.MODELS[size] // part), cores) for kind, part in config.FEWER.items()
+                    peer(kind, file, max(1, config.MODELS[size] // part), devices)
+                    for kind, part in config.FEWER.items()
                 ]
             done = race(entries, rounds)
             figures[size] = summary(done)
@@ -78,7 +79,7 @@ def main() -> None:
         part = "quick" if options.quick else "all"
         done = race(
             [
-                own(kind, part, "-", 1 if kind == "mixed_vmap" else cores)
+                own(kind, part, "-", 1 if kind == "mixed_vmap" else devices)
                 for kind in ("mixed", "unmasked", "mixed_vmap")
             ],
             rounds,
@@ -89,14 +90,14 @@ def main() -> None:
             claim("mixed / unmasked", ratio(done, "mixed", "unmasked")),
         ]
         print("convolutional networks", file=sys.stderr)
-        entries = [own("convolution", "-", "-", cores)]
+        entries = [own("convolution", "-", "-", devices)]
         if not options.quick:
             entries.append(own("convolution_vmap", "-", "-", 1))
         done = race(entries, rounds)
         figures["convolution"] = summary(done)
         claims.append(claim("convolutions, useful GFLOP/s", statistics.median(done["convolution"].rates) / 1e9))
         if not options.quick:
-            figures["count"], more = cost_of_one(cores)
+            figures["count"], more = cost_of_one(devices)
             claims += more
     draw(figures, options.out.with_suffix(".png"))
     write(
@@ -107,10 +108,10 @@ def main() -> None:
     )  # fmt: skip
 
 
-def cost_of_one(cores: int) -> tuple[dict[str, Any], list[Claim]]:
+def cost_of_one(devices: int) -> tuple[dict[str, Any], list[Claim]]:
     """Seconds and memory per training over the number of trainings, which only large numbers show beside what every process costs."""
     print("number of trainings", file=sys.stderr)
-    done = race([own("count", str(n), "-", cores, str(n)) for n in config.COUNTS], 1)
+    done = race([own("count", str(n), "-", devices, str(n)) for n in config.COUNTS], 1)
     per_training = [1.0 / done[str(n)].rates[0] for n in config.COUNTS]
     growth = (done[str(config.COUNTS[-1])].peak - done[str(config.COUNTS[0])].peak) / config.COUNTS[-1]
     return summary(done), [

@@ -86,5 +86,6 @@ def estimator_of(
     return Chosen(
         nres(inner, window),
         "nres",
-        f"not even {2 * root} states of {size / 2**20:.3g} MiB fit into {memory / 2**20:.0f} MiB",
+        f"not even {2 * root} states of {size / 2**20:.3g} MiB fit into {memory / 2**20:.0f} MiB; what it descends is the sum of the losses "
+        f"after every {window} updates, smoothed",
     )

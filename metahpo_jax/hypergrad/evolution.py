@@ -54,8 +54,8 @@ def pes(inner: Inner, window: int, *, sigma: float = 0.1, pairs: int = 8) -> Hyp
     """Persistent evolution strategies (Vicol, Metz and Sohl-Dickstein 2021, algorithm 2): a new perturbation in every window.
 
     The loss after each window is weighted with the sum of all perturbations so far, which corrects for what earlier ones did: without bias
-    for the smoothed sum of the losses of an episode's windows, with a variance that grows with their number. What `theta` does to the
-    initial state is not seen.
+    for the smoothed sum of the losses of an episode's windows, with a variance that grows with their number. The first one sets the initial
+    state as well.
     """
     return shared_noise(inner, window, period=window, sigma=sigma, pairs=pairs, name="pes")
 
@@ -93,9 +93,7 @@ def shared_noise(
     def init(key: Key, theta: PyTree, task: PyTree) -> Window:
         noise_key, key = jax.random.split(key)
         noise = normal(noise_key, theta, pairs)
-        # Where a perturbation lasts for the whole episode it sets the initial state as well.
-        first = both_sides(theta, noise, sigma if period == inner.horizon else 0.0)
-        states = jax.vmap(lambda t: inner.init(key, t, task))(first)
+        states = jax.vmap(lambda t: inner.init(key, t, task))(both_sides(theta, noise, sigma))
         return Window(states, jnp.zeros((), jnp.int32), Pairs(noise, noise))
 
     def step(key: Key, theta: PyTree, carry: Window, task: PyTree) -> tuple[Estimate, Window]:
@@ -131,10 +129,13 @@ def both_sides(theta: PyTree, noise: PyTree, sigma: float) -> PyTree:
 
 
 def slope(losses: Array, noise: PyTree, sigma: float) -> PyTree:
-    """Mean over pairs of noise (L+ - L-) / (2 sigma), of `losses [2 pairs]`; over those that are finite, NaN where none is."""
+    """Mean over pairs of noise (L+ - L-) / (2 sigma), of `losses [2 pairs]`; over those that are finite, NaN where under half of them are.
+
+    A mean over the few that survive would know nothing of the cliff that the others went over: such a task counts as diverged.
+    """
     plus, minus = jnp.split(losses, 2)
     usable = jnp.isfinite(plus - minus)
-    count = jnp.where(jnp.any(usable), jnp.sum(usable), jnp.nan)
+    count = jnp.where(2 * jnp.sum(usable) >= len(usable), jnp.sum(usable), jnp.nan)
     weights = (jnp.where(usable, plus - minus, 0.0) / (2.0 * sigma * count)).astype(losses.dtype)
     return jax.tree.map(lambda n: jnp.tensordot(weights, n, 1).astype(n.dtype), noise)
 

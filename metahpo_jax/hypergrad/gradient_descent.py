@@ -97,8 +97,17 @@ def gradient_descent(
             f"gradient_descent: {idle[0]} changes nothing here, so it cannot be learned: momentum needs sgd, noise a problem that is noisy, "
             "weight decay more than first-order gradients; leave it out, or fix it."
         )
+    vain = [name for name, value in fixed.items() if value and name not in works | {"weight_decay"}]
+    if vain:
+        raise ConfigError(
+            f"gradient_descent: a fixed {vain[0]} changes nothing here: momentum needs sgd, noise a problem that is noisy; leave it out."
+        )
     if per not in get_args(Per):
         raise ConfigError(f"gradient_descent: per must be one of {', '.join(get_args(Per))}, got {per!r}.")
+    if per != "all" and "learning_rate" in fixed:
+        raise ConfigError(
+            f"gradient_descent: one learning rate is fixed, so there are none per {per}; learn them, or take per='all'."
+        )
     if steps < 1:
         raise ConfigError(f"gradient_descent: steps must be at least 1, got {steps}.")
 

@@ -10,7 +10,7 @@ from jax import lax
 
 from metahpo_jax.base import Array, HyperGrad, Key, PyTree
 from metahpo_jax.errors import ConfigError
-from metahpo_jax.hypergrad.inner import Inner, advance, full_horizon, measured
+from metahpo_jax.hypergrad.inner import Inner, advance, full_horizon, measured, unreached
 
 FAR = 0.1  # a gradient of the inner loss beyond this share of its first one counts as far from convergence
 
@@ -97,13 +97,7 @@ def _neumann(hessian, v: PyTree, terms: int, rate: float) -> PyTree:
 
 def _warn_of_the_unseen(slope, theta: PyTree, weights: PyTree) -> None:
     """Names the leaves of `theta` that the inner loss's gradient does not depend on."""
-    closed = jax.make_jaxpr(slope)(theta, weights)
-    reached = set(map(id, closed.jaxpr.outvars))
-    for equation in reversed(closed.jaxpr.eqns):
-        if any(id(out) in reached for out in equation.outvars):
-            reached |= set(map(id, equation.invars))
-    paths = [jax.tree_util.keystr(path) or "theta" for path, _ in jax.tree_util.tree_leaves_with_path(theta)]
-    unseen = [path for path, variable in zip(paths, closed.jaxpr.invars, strict=False) if id(variable) not in reached]
+    unseen = unreached(slope, theta, weights)
     if unseen:
         warnings.warn(
             f"implicit: the inner loss does not depend on {', '.join(unseen)}, a hyperparameter of the optimiser or of the loss alone; "

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.interpreters.partial_eval import dce_jaxpr
 
 from metahpo_jax.base import Array, Estimate, HyperGrad, Key, PyTree
 from metahpo_jax.errors import ConfigError
@@ -111,6 +112,14 @@ class Window(NamedTuple):
     state: PyTree
     index: Array  # `[]` int32: updates done
     extra: PyTree = ()
+
+
+def unreached(function: Callable[..., PyTree], theta: PyTree, *others: PyTree) -> list[str]:
+    """Paths of the leaves of `theta` on which nothing of `function(theta, *others)` depends; it is traced, not run."""
+    closed = jax.make_jaxpr(function)(theta, *others)
+    _, used = dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
+    paths = [jax.tree_util.keystr(path) or "theta" for path, _ in jax.tree_util.tree_leaves_with_path(theta)]
+    return [path for path, reached in zip(paths, used, strict=False) if not reached]
 
 
 def split_floats(tree: PyTree) -> tuple[list[Array], Callable[[list[Array]], PyTree]]:

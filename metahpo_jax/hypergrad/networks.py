@@ -92,7 +92,12 @@ def classifier(
 
 def relative(problem: Problem) -> Problem:
     """The same problem with its validation loss in units of the data set's prior entropy: 1 is to have learned nothing."""
-    return problem._replace(valid_loss=lambda weights, task: problem.valid_loss(weights, task) / task.prior_entropy)
+
+    def valid_loss(weights: Layers, task: Task) -> Array | tuple[Array, object]:
+        out = problem.valid_loss(weights, task)
+        return (out[0] / task.prior_entropy, out[1]) if isinstance(out, tuple) else out / task.prior_entropy
+
+    return problem._replace(valid_loss=valid_loss)
 
 
 def regressor(sizes: tuple[int, ...], *, activation: str = "relu") -> Problem:

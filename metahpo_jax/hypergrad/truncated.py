@@ -5,7 +5,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from metahpo_jax.base import Array, Estimate, HyperGrad, Key, PyTree
-from metahpo_jax.hypergrad.inner import Inner, Window, advance, measured, windows_of
+from metahpo_jax.errors import ConfigError
+from metahpo_jax.hypergrad.inner import Inner, Window, advance, measured, unreached, windows_of
 
 
 def truncated(inner: Inner, window: int) -> HyperGrad:
@@ -15,12 +16,25 @@ def truncated(inner: Inner, window: int) -> HyperGrad:
     not seen.
 
     Raises:
-      ConfigError: when the windows do not divide the horizon.
+      ConfigError: when the windows do not divide the horizon, or (where `init` is traced) a part of `theta` sets the initial state alone,
+        as learned initial weights do.
     """
     windows_of(inner, window, "truncated")
 
     def init(key: Key, theta: PyTree, task: PyTree) -> Window:
-        return Window(lax.stop_gradient(inner.init(key, theta, task)), jnp.zeros((), jnp.int32))
+        state = lax.stop_gradient(inner.init(key, theta, task))
+
+        def seen(theta: PyTree) -> PyTree:
+            return inner.step(key, theta, state, task, jnp.zeros((), jnp.int32)), inner.loss(key, theta, state, task)
+
+        idle = unreached(lambda theta: inner.init(key, theta, task), theta)
+        blind = [path for path in unreached(seen, theta) if path not in idle]
+        if blind:
+            raise ConfigError(
+                f"truncated: theta{blind[0]} sets the initial state alone, which this estimator takes for a constant; learn it by reverse, "
+                "forward or an evolution strategy."
+            )
+        return Window(state, jnp.zeros((), jnp.int32))
 
     def step(key: Key, theta: PyTree, carry: Window, task: PyTree) -> tuple[Estimate, Window]:
         step_key, loss_key = jax.random.split(key)

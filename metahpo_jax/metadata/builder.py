@@ -26,6 +26,7 @@ from metahpo_jax.learners.settings import BATCHES, MICRO_BATCHES
 from metahpo_jax.metadata.schema import MetaDataset, TaskRecord
 from metahpo_jax.metadata.store import save_metadataset
 from metahpo_jax.population import CURVE_FIELDS, POINTS, Progress, R, ResultLog, train_population
+from metahpo_jax.population.devices import cores
 from metahpo_jax.spaces import Space
 from metahpo_jax.tasks import DataSet, TaskFamily, bundled, image_tasks, tabular
 from metahpo_jax.tasks.family import ROWS
@@ -158,7 +159,7 @@ def build(plan: BuildPlan, log: Path, progress: Callable[[Progress], None] | Non
     useful = float(done.flops[..., -1].sum())
     provenance: dict[str, Any] = {
         "versions": {"jax": jax.__version__, "numpy": np.__version__, "python": platform.python_version()},
-        "cores": os.cpu_count(), "system": platform.system(), "devices": len(jax.local_devices()), "trainings": trainings,
+        "cores": cores(), "system": platform.system(), "devices": len(jax.local_devices()), "trainings": trainings,
         "seconds": round(done.seconds, 1), "trainings_per_second": round(trainings / max(done.seconds, 1e-9), 2),
         "useful_flops": useful, "executed_flops": done.executed, "useful_gflops_per_second": round(useful / max(done.seconds, 1e-9) / 1e9, 1),
         "shapes_and_capacities": done.programs, "programs_of_last_call": latest[0].programs, "learner": plan.learner.name,

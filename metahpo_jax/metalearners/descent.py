@@ -160,12 +160,17 @@ def _over_tasks(
 
 
 def _in_chunks(step: Callable[..., PyTree], keys: Key, theta: PyTree, carry: PyTree, tasks: PyTree) -> PyTree:
-    """`vmap` over tasks; on a CPU a few at a time, so that what they touch stays in cache."""
-    number = len(keys)
-    sizes = [size for size in TASKS_AT_ONCE if number % size == 0 and number >= 2 * TASKS_AT_ONCE[0]]
-    if jax.default_backend() != "cpu" or not sizes:
+    """`vmap` over tasks, or over a few at a time."""
+    size = at_once(len(keys))
+    if size == len(keys):
         return jax.vmap(step, (0, None, 0, 0))(keys, theta, carry, tasks)
-    return jax.lax.map(lambda one: step(one[0], theta, *one[1:]), (keys, carry, tasks), batch_size=sizes[0])
+    return jax.lax.map(lambda one: step(one[0], theta, *one[1:]), (keys, carry, tasks), batch_size=size)
+
+
+def at_once(tasks: int) -> int:
+    """How many of so many tasks are differentiated together: on a CPU a few, so that what they touch stays in cache."""
+    sizes = [size for size in TASKS_AT_ONCE if tasks % size == 0 and tasks >= 2 * TASKS_AT_ONCE[0]]
+    return sizes[0] if sizes and jax.default_backend() == "cpu" else tasks
 
 
 def _masked_mean(tree: PyTree, mask: Array) -> PyTree:

@@ -6,6 +6,7 @@ hyperparameters and, if wanted, the network's own initial weights (Finn, Abbeel 
 is the estimator `reptile`.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from metahpo_jax.errors import ConfigError
 from metahpo_jax.hypergrad import Inner, Theta, estimator_of
 from metahpo_jax.hypergrad.auto import Estimator
 from metahpo_jax.hypergrad.inner import advance, full_horizon, measured
-from metahpo_jax.metalearners.descent import descent
+from metahpo_jax.metalearners.descent import at_once, descent
 from metahpo_jax.proposers import PortfolioTheta, portfolio, then
 from metahpo_jax.spaces import Free, Space
 
@@ -45,7 +46,8 @@ def maml(
       ConfigError: for an estimator that is unknown or cannot differentiate `theta`.
     """
     task, number = jax.tree.map(lambda x: x[0], tasks), jax.tree.leaves(tasks)[0].shape[0]
-    chosen = estimator_of(estimator, inner, theta, task, tasks=number)
+    chosen = estimator_of(estimator, inner, theta, task, tasks=at_once(number))
+    logging.getLogger(__name__).info("maml: hypergradients by %s: %s", chosen.name, chosen.reason)
     optimiser = optax.adam(rate) if optimiser is None else optimiser
     start = theta_init or (lambda key: theta)
     return descent(chosen.hypergrad, start, optimiser, max_norm=max_norm, tasks=tasks, devices=devices)

@@ -38,13 +38,15 @@ def learn_starts(space: Space, folds: Sequence[Sequence[str]], key: Key) -> list
     through `STEPS` updates of a network of one size.
 
     Raises:
-      ConfigError: when a space lacks the hyperparameters that are learned, or a fold has no data set that is small enough.
+      ConfigError: when the space is not that of this library's tables, or a fold has no data set that is small enough.
       DataError: when the packages with the data sets are not installed.
     """
-    missing = [name for name in (*START, *FIXED) if name not in space]
-    if missing:
+    expected = {**FIXED, **START}
+    odd = sorted(set(expected) ^ set(space.names))
+    odd += [name for name in START if name in space and space[name] != SPACE[name]]
+    if odd:
         raise ConfigError(
-            f"maml: the space must have {', '.join((*START, *FIXED))}, this one lacks {missing[0]}; leave maml out."
+            f"maml: it learns for spaces of {', '.join(expected)} with the bounds of metahpo_jax's own tables; {odd[0]} differs; leave maml out."
         )
     known = {name for fold in folds for name in fold}
     family = CatalogueFamily([source for source in CATALOGUE if source.name in known])

@@ -11,6 +11,11 @@ ONE_THREAD = (
 )
 
 
+def cores() -> int:
+    """Cores that this process may run on, which can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def configure(*, devices: int | None = None) -> None:
     """Splits the CPU into `devices` host devices (default: one per core), each of which trains a share of every population.
 
@@ -20,7 +25,7 @@ def configure(*, devices: int | None = None) -> None:
     Raises:
       ConfigError: when `devices` is below 1, or when JAX has already started with another number.
     """
-    count = (os.cpu_count() or 1) if devices is None else devices
+    count = cores() if devices is None else devices
     if count < 1:
         raise ConfigError(f"configure: devices must be at least 1, got {count}.")
     flags = os.environ.get("XLA_FLAGS", "")
@@ -44,10 +49,9 @@ def training_devices() -> tuple:
     import jax
 
     found = tuple(jax.local_devices())
-    cores = os.cpu_count() or 1
-    if found[0].platform == "cpu" and len(found) == 1 and cores > 1:
+    if found[0].platform == "cpu" and len(found) == 1 and cores() > 1:
         warnings.warn(
-            f"populations are trained on one of {cores} cores: call metahpo_jax.configure() before using JAX to train on all.",
+            f"populations are trained on one of {cores()} cores: call metahpo_jax.configure() before using JAX to train on all.",
             stacklevel=3,
         )
     return found
