@@ -7,8 +7,9 @@ STARTS = (
     0.05,
     0.9,
 )  # of meta-training, from both sides: the mean loss has a minimum near .65 and another at the upper bound
-META_RATE = 0.2  # of Adam, in free numbers, falling to 0 as a cosine
-META_B2 = 0.9  # with .999 a hundred steps divide by the large gradients of the first ones to the end
+META_RATE = 0.1  # of Adam, in free numbers, falling to 0 as a cosine
+# With Adam's usual .9 and .999 a hundred steps run past the minimum, and divide by the large gradients of the first ones to the end.
+META_B1, META_B2 = 0.5, 0.9
 REPEATS = 8  # initial weights from which a meta-step trains each task; one, as in the example, leaves more noise than the target allows
 GRID = 200  # learning rates, evenly spaced on a log scale over the bounds
 TRAININGS = 50  # of each of the example's ten tasks, from other initial weights, when rates are compared on them

@@ -76,7 +76,8 @@ def learned_rates(
         tasks = fresh(key, data) if same is None else data
         return jax.tree.map(lambda leaf: jnp.repeat(leaf, repeats, axis=0), tasks)
 
-    optimiser = optax.adam(optax.cosine_decay_schedule(config.META_RATE, config.META_STEPS), b2=config.META_B2)
+    rate = optax.cosine_decay_schedule(config.META_RATE, config.META_STEPS)
+    optimiser = optax.adam(rate, b1=config.META_B1, b2=config.META_B2)
     learner = maml(INNER, free(start), fresh(jax.random.key(0), ()), optimiser=optimiser, max_norm=None)
     keys = jax.random.split(jax.random.key(config.SEED), seeds)
     result = fit(learner, draw, keys, steps=config.META_STEPS, chunk=config.META_STEPS, data=same, batch=True)
