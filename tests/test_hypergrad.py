@@ -335,6 +335,7 @@ def test_implicit_differentiation_says_what_it_does_not_see(key):
 
 def test_implicit_differentiation_looks_into_compiled_losses(key):
     inner, task, theta = tanh_network(2), make_task(np.float32), make_theta(np.float32)
+    assert inner.inner_loss is not None
     compiled = inner._replace(inner_loss=jax.jit(inner.inner_loss))
     with pytest.warns(UserWarning, match=r"does not depend on \['log_rate'\], \['momentum'\]"):
         jax.eval_shape(implicit(compiled).step, key, theta, (), task)

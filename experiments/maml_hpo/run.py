@@ -100,7 +100,7 @@ def best_of_starts(learnable: bool, seeds: int, same: PyTree | None) -> tuple[np
         each = [jax.tree.map(lambda leaf, s=s: leaf[s], same) for s in range(seeds)]
         found = np.stack(
             [
-                losses(own, one, config.TRAININGS, seed=config.SEED + 5).mean(1)
+                losses(own, one, config.REFINED, seed=config.SEED + 5).mean(1)
                 for own, one in zip(rates, each, strict=True)
             ]
         )
@@ -159,11 +159,12 @@ def example(seeds: int) -> dict[str, Any]:
     best_rates = []
     for s in range(seeds):
         tasks = jax.tree.map(lambda leaf, s=s: leaf[s], same)
-        on_grid = losses(grid, tasks, config.TRAININGS).mean(1)
-        own = losses(np.stack([rates[s] for rates in learned.values()]), tasks, config.TRAININGS).mean(1)
+        likely = grid[np.argsort(losses(grid, tasks, config.TRAININGS).mean(1))[: config.LIKELY]]
+        refined = losses(likely, tasks, config.REFINED).mean(1)
+        own = losses(np.stack([rates[s] for rates in learned.values()]), tasks, config.REFINED).mean(1)
         for name, loss in zip(learned, own, strict=True):
-            ratios[name].append(float(loss / on_grid.min()))
-        best_rates.append(float(grid[on_grid.argmin()]))
+            ratios[name].append(float(loss / refined.min()))
+        best_rates.append(float(likely[refined.argmin()]))
     return {
         "learned_rates": {name: rates.tolist() for name, rates in learned.items()}, "grid_best_rates": best_rates,
         "loss_over_best_of_grid": ratios,

@@ -68,7 +68,8 @@ def gradient_descent(
       optimiser: `sgd`, with momentum where that is learned or fixed, or `adam`. Adam's epsilon is inside the root, where it keeps the
         derivative finite at gradients of zero.
       per: whether there is one learning rate, or one per layer, per step (as MAML++, Antoniou et al. 2019), both, or one per parameter
-        (Meta-SGD, Li et al. 2017): the shape of `z["learning_rate"]` is `[]`, `[layers]`, `[steps]`, `[steps, layers]` or `[parameters]`.
+        (Meta-SGD, Li et al. 2017, whose rates may be negative as well: these stay within their bounds): the shape of `z["learning_rate"]` is
+        `[]`, `[layers]`, `[steps]`, `[steps, layers]` or `[parameters]`.
       first_order: the gradients of the inner loss count as constants (first-order MAML, Finn et al. 2017, section 5.2): initial weights
         and the optimiser's hyperparameters are learned from products of first derivatives alone.
 
