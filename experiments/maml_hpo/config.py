@@ -3,10 +3,8 @@
 TASKS, FEATURES, INNER_STEPS, META_STEPS = 10, 10, 5, 100  # tasks of a batch, drawn anew in every meta-step
 HIDDEN, TRAIN_ROWS, VALID_ROWS = 50, 100, 20
 RATE_BOUNDS = (1e-4, 1.0)  # of the inner learning rate, as in every space of this library
-STARTS = (
-    0.05,
-    0.9,
-)  # of meta-training, from both sides: the mean loss has a minimum near .65 and another at the upper bound
+# Meta-training starts from both sides: the mean loss has a minimum near .65 and, on some tasks, a lower one at the upper bound.
+STARTS = (0.05, 0.9)
 META_RATE = 0.1  # of Adam, in free numbers, falling to 0 as a cosine
 # With Adam's usual .9 and .999 a hundred steps run past the minimum, and divide by the large gradients of the first ones to the end.
 META_B1, META_B2 = 0.5, 0.9
