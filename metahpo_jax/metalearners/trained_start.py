@@ -28,7 +28,7 @@ FIXED = {
 
 def trainable(names: Sequence[str]) -> bool:
     """Whether all are data sets that this library can read."""
-    return all(name in {source.name for source in CATALOGUE} for name in names)
+    return set(names) <= {source.name for source in CATALOGUE}
 
 
 def learn_starts(space: Space, folds: Sequence[Sequence[str]], key: Key) -> list[np.ndarray]:
