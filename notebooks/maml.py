@@ -38,8 +38,7 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 
-from metahpo_jax.hypergrad import Theta, classifier, forward, gradient_descent
-from metahpo_jax.hypergrad.inner import episode
+from metahpo_jax.hypergrad import Theta, classifier, episode, forward, gradient_descent, relative
 from metahpo_jax.metalearners import adapt, configuration, maml, started_at
 from metahpo_jax.proposers import random
 from metahpo_jax.spaces import Float, Free, Space
@@ -67,9 +66,7 @@ new_task = to_task(family.load("digits"), shape)
 # %%
 space = Space(learning_rate=Float(1e-3, 1.0, log=True), momentum=Float(0.0, 0.99), label_smoothing=Float(0.0, 0.2))
 free = Free(space)
-network = classifier(depth=1, width=32, batch=32)
-relative = network._replace(valid_loss=lambda weights, task: network.valid_loss(weights, task) / task.prior_entropy)
-inner = gradient_descent(relative, free, steps=100)
+inner = gradient_descent(relative(classifier(depth=1, width=32, batch=32)), free, steps=100)
 
 default = Theta(free.encode({"learning_rate": 0.01, "momentum": 0.5, "label_smoothing": 0.1}))
 key = jax.random.key(0)

@@ -230,6 +230,7 @@ def short_of_a_rate():
         (lambda: gradient_descent(classifier(1, 2), Free(Space(dropout=Float(0, 1))), steps=1), ConfigError, "Bernoulli dropout .*full_es"),
         (lambda: gradient_descent(classifier(1, 2), space_of("momentum"), steps=1), ConfigError, "expected a learning_rate"),
         (lambda: idle("data_noise"), ConfigError, "data_noise changes nothing here"),
+        (lambda: idle("label_smoothing", first_order=True), ConfigError, "label_smoothing changes nothing here, .* first-order gradients"),
         (lambda: idle("momentum", optimiser="adam"), ConfigError, "momentum changes nothing here, .* momentum needs sgd"),
         (lambda: short_of_a_rate(), ConfigError, r"per step must have shape \(3,\), got \(2,\)"),
         (lambda: gradient_descent(classifier(1, 2), space_of("learning_rate"), steps=0), ConfigError, "steps must be at least 1, got 0"),

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from metahpo_jax.base import HyperGrad
 from metahpo_jax.errors import ConfigError
 from metahpo_jax.hypergrad import (
     Inner,
@@ -341,7 +342,9 @@ def test_implicit_differentiation_looks_into_compiled_losses(key):
         jax.eval_shape(implicit(compiled).step, key, theta, (), task)
 
 
-@pytest.mark.parametrize("make", [lambda inner: truncated(inner, 2), one_step], ids=["truncated", "one_step"])
+@pytest.mark.parametrize(
+    "make", [lambda inner: truncated(inner, 2), one_step, hyperdistill], ids=["truncated", "one_step", "hyperdistill"]
+)
 def test_windows_refuse_what_sets_the_initial_state_alone(make, key):
     inner = lines_from(2)
     with pytest.raises(ConfigError, match=r"theta\['start'\] sets the initial state alone"):
@@ -359,6 +362,22 @@ def lines_from(horizon: int) -> Inner:
         loss=lambda key, theta, state, task: state,
         horizon=horizon,
     )
+
+
+def test_the_rate_of_bernoulli_dropout_is_seen_by_an_evolution_strategy(x64, key):
+    """A kept 1 counts 1 / (1 - rate), so the expected square is 1 / (1 - rate) = 1 + exp(theta) at the logit theta of the rate."""
+    theta, sigma = jnp.asarray(-0.4), 0.2
+
+    def loss(key, theta, task):
+        rate = jax.nn.sigmoid(theta)
+        kept = jax.random.uniform(key, (1000,)) >= rate
+        return jnp.mean(jnp.where(kept, 1.0 / (1.0 - rate), 0.0) ** 2)
+
+    estimator = full_es(loss, sigma=sigma, pairs=16)
+    found = jax.vmap(lambda key: estimator.step(key, theta, (), ())[0].gradient)(jax.random.split(key, 500))
+    error = jnp.std(found) / math.sqrt(500)
+    assert error < 0.02
+    assert abs(jnp.mean(found) - jnp.exp(theta + sigma**2 / 2)) < 3 * error
 
 
 @pytest.mark.parametrize("make", [pes, nres], ids=["pes", "nres"])
@@ -442,8 +461,21 @@ def test_a_perturbation_that_diverges_leaves_the_others_their_say(x64, key):
 
 # --- all of them ---
 
+
+def sharing(inner: Inner) -> HyperGrad:
+    """Forward mode with sharing, of two windows with the same hyperparameters."""
+    windows = forward_sharing(inner, 2)
+
+    def step(key, theta, carry, task):
+        estimate, carry = windows.step(key, jax.tree.map(lambda x: jnp.stack([x, x]), theta), carry, task)
+        return estimate.replace(gradient=jax.tree.map(lambda g: jnp.sum(g, 0), estimate.gradient)), carry
+
+    return HyperGrad(windows.init, step)
+
+
 ALL = {
     "reverse": reverse,
+    "sharing": sharing,
     "checkpointed": checkpointed,
     "forward": forward,
     "truncated": lambda inner: truncated(inner, 3),
@@ -510,7 +542,8 @@ def test_auto_takes_what_fits_and_says_why(key):
         (few, 1, "forward", "4 entries"),
         (many, 1 << 20, "reverse", "fit into 1 MiB"),
         (many, 10_000, "checkpointed", "20 of them do"),
-        (many, 1, "nres", "not even 20 states"),
+        (many, 3_500, "nres", "but the 14 of 7 pairs do"),
+        (many, 1, "nres", "the 2 of 1 pairs are the least there is"),
     ]:
         found = estimator_of("auto", inner, theta, task, memory=memory)
         assert found.name == name and reason in found.reason

@@ -1,4 +1,4 @@
-"""Weights of 2,000 training images learned by hypergradients, so that those with wrong labels stop counting.
+"""Weights of training images learned by hypergradients, so that those with wrong labels stop counting (Franceschi et al. 2017, section 5.1).
 
 python -m experiments.hypercleaning.run            # needs `make datasets`; writes experiments/hypercleaning/results.json and a picture
 python -m experiments.hypercleaning.run --quick
@@ -31,31 +31,26 @@ from metahpo_jax.training import fit
 class Cleaning(NamedTuple):
     """One draw of the problem."""
 
-    train: Images  # labels partly corrupted
+    train: Images  # some with wrong labels
     valid: Images
     test: Images
-    corrupted: Array  # `[N]` bool
+    wrong: Array  # `[N]` bool
 
 
 def problem(seed: int) -> Cleaning:
-    """Splits MNIST-5k and draws labels anew."""
+    """Splits MNIST-5k and gives some training images the label of another class."""
     (x, y), valid, test = drawn((config.SEED, seed), (config.TRAIN, config.VALID, config.TEST))
     rng = np.random.default_rng((config.SEED, seed, 1))
-    chosen = rng.random(config.TRAIN) < config.CORRUPTED
-    labels = np.where(chosen, rng.integers(0, CLASSES, config.TRAIN), np.asarray(y)).astype(np.int32)
-    return Cleaning((x, jnp.asarray(labels)), valid, test, jnp.asarray(labels != np.asarray(y)))
-
-
-def weighted(weights: Array, w: Array, images: Images) -> Array:
-    """Mean cross-entropy in nats in which every image has a weight."""
-    return jnp.sum(weights * cross_entropies(w, images)) / jnp.sum(weights)
+    wrong = rng.permutation(config.TRAIN) < config.WRONG * config.TRAIN
+    labels = (np.asarray(y) + wrong * rng.integers(1, CLASSES, config.TRAIN)) % CLASSES
+    return Cleaning((x, jnp.asarray(labels, jnp.int32)), valid, test, jnp.asarray(wrong))
 
 
 def inner() -> Inner:
-    """Softmax regression by gradient descent on the training images, each weighted by the sigmoid of its free number."""
+    """Softmax regression by gradient descent on the training images, each of which counts as much as its weight in `theta [N]`."""
 
     def loss(key: Key, theta: Array, w: Array, task: Cleaning) -> Array:
-        return weighted(jax.nn.sigmoid(theta), w, task.train)
+        return jnp.mean(theta * cross_entropies(w, task.train))
 
     return Inner(
         init=lambda key, theta, task: nothing(task.train),
@@ -64,6 +59,30 @@ def inner() -> Inner:
         horizon=config.STEPS,
         inner_loss=loss,
     )
+
+
+def nearest(weights: Array, total: float) -> Array:
+    """The point nearest to `weights [N]` of those from 0 to 1 that add up to at most `total`: all are lowered alike before they are cut."""
+
+    def halve(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = ends
+        middle = (low + high) / 2
+        enough = jnp.sum(jnp.clip(weights - middle, 0, 1)) <= total
+        return jnp.where(enough, low, middle), jnp.where(enough, middle, high)
+
+    _, lowered = jax.lax.fori_loop(0, 40, halve, (jnp.zeros(()), jnp.max(weights)))
+    inside = jnp.clip(weights, 0, 1)
+    return jnp.where(jnp.sum(inside) <= total, inside, jnp.clip(weights - lowered, 0, 1))
+
+
+def projected(total: float) -> optax.GradientTransformation:
+    """Makes an update end in the nearest weights that are allowed."""
+
+    def update(updates: optax.Updates, params: optax.Params | None) -> optax.Updates:
+        allowed = jax.tree.map(lambda p, u: nearest(p + u, total), params, updates)
+        return optax.tree.sub(allowed, params)
+
+    return optax.stateless(update)
 
 
 def nothing(images: Images) -> Array:
@@ -77,8 +96,11 @@ def tested(weights: Array, task: Cleaning) -> Array:
     both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), task.train, task.valid)
     weights = jnp.concatenate([weights, jnp.ones(config.VALID, jnp.float32)])
 
+    def loss(w: Array) -> Array:
+        return jnp.sum(weights * cross_entropies(w, both)) / jnp.sum(weights)
+
     def step(_: int, w: Array) -> Array:
-        return w - config.RATE * jax.grad(weighted, argnums=1)(weights, w, both)
+        return w - config.FINAL_RATE * jax.grad(loss)(w)
 
     return accuracy(jax.lax.fori_loop(0, config.FINAL_STEPS, step, nothing(both)), task.test)
 
@@ -87,17 +109,18 @@ def one_draw(seed: int, meta_steps: int) -> tuple[dict[str, float], np.ndarray, 
     """Test accuracies and F1; learned weights and which labels were wrong."""
     task = problem(seed)
     tasks = jax.tree.map(lambda x: x[None], task)
-    theta = jnp.zeros(config.TRAIN, jnp.float32)
+    total = config.TOTAL * config.TRAIN
+    theta = jnp.full(config.TRAIN, config.TOTAL, jnp.float32)
     chosen = estimator_of("auto", inner(), theta, task)
     print(f"draw {seed}: {chosen.name}, since {chosen.reason}", file=sys.stderr, flush=True)
-    learner = descent(chosen.hypergrad, lambda key: theta, optax.adam(config.META_RATE), max_norm=None)
+    optimiser = optax.chain(optax.adam(config.META_RATE), projected(total))
+    learner = descent(chosen.hypergrad, lambda key: theta, optimiser, max_norm=None)
 
     def sample(key: Key, data: PyTree) -> PyTree:
         return data
 
     result = fit(learner, sample, jax.random.key(seed), steps=meta_steps, chunk=10, data=tasks, progress=True)
-    learned = learner.export(result.meta_state)
-    weights, wrong = np.asarray(jax.nn.sigmoid(learned)), np.asarray(task.corrupted)
+    weights, wrong = np.asarray(learner.export(result.meta_state)), np.asarray(task.wrong)
     flagged = weights < config.LEVEL
     variants = {
         "no_cleaning": np.ones(config.TRAIN), "oracle": ~wrong, "validation_only": np.zeros(config.TRAIN), "learned": weights,

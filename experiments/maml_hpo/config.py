@@ -1,4 +1,4 @@
-"""The published example's own arguments: a learning rate meta-learned over batches of small classification tasks."""
+"""The published example's own arguments: a learning rate meta-learned over batches of small classification tasks, drawn or real ones."""
 
 TASKS, FEATURES, INNER_STEPS, META_STEPS = 10, 10, 5, 100  # tasks of a batch, drawn anew in every meta-step
 HIDDEN, TRAIN_ROWS, VALID_ROWS = 50, 100, 20
@@ -13,7 +13,9 @@ GRID = 200  # learning rates, evenly spaced on a log scale over the bounds
 # Each of the example's ten tasks is trained from so many initial weights at every rate of the grid, and from `REFINED` at the likely best ones:
 # with 50 the mean loss is uncertain by 2 %, more than what is asked for.
 TRAININGS, LIKELY, REFINED = 50, 16, 800
+TRAININGS_ON_TABLES = 16  # of each real table at every rate
 TEST_TASKS = 4_000  # fresh ones, on which the grid and what was learned are compared
 SEEDS, QUICK_SEEDS = 10, 3
+QUICK_DATA_SETS = 24
 SEED = 0
 WITHIN = 1.01  # of the best rate of the grid

@@ -22,8 +22,7 @@ import optax
 from experiments.maml_sinusoid import config
 from metahpo_jax.base import Array, Key, PyTree
 from metahpo_jax.evaluation.jobs import versions
-from metahpo_jax.hypergrad import Inner, Theta, gradient_descent, regressor, reverse
-from metahpo_jax.hypergrad.auto import Estimator
+from metahpo_jax.hypergrad import Estimator, Inner, Theta, gradient_descent, regressor, reverse
 from metahpo_jax.metalearners import descent, maml, reptile
 from metahpo_jax.spaces import Float, Free, Space
 from metahpo_jax.training import fit

@@ -3,7 +3,6 @@
 SHORT, LONG = 10, 1_000  # updates over which a rate is learned, and for which it is used
 DEPTH, WIDTH, BATCH, MOMENTUM = 2, 32, 16, 0.9  # networks on tables, under gradient descent
 RATE_BOUNDS, RATE_START = (1e-4, 1.0), 0.01
-FEATURES, CLASSES = 32, 4  # the widest task
 TASKS = 8  # data sets of a batch, drawn from those that are not held out
 # Meta-steps of each way to learn, and Adam's rate in free numbers, falling to 0 as a cosine. A meta-step is a whole training for some and one
 # window of it for others, hence the different numbers.

@@ -19,13 +19,14 @@ import numpy as np
 import optax
 
 from experiments.short_horizon import config
-from experiments.tables import data_sets
+from experiments.tables import data_sets, usable
 from metahpo_jax.base import Array, HyperGrad, Key, PyTree
 from metahpo_jax.evaluation.jobs import versions
 from metahpo_jax.hypergrad import (
     Inner,
     Theta,
     classifier,
+    episode,
     forward,
     forward_sharing,
     gradient_descent,
@@ -34,7 +35,6 @@ from metahpo_jax.hypergrad import (
     relative,
     truncated,
 )  # fmt: skip
-from metahpo_jax.hypergrad.inner import episode
 from metahpo_jax.metalearners import maml
 from metahpo_jax.spaces import Float, Free, Space
 from metahpo_jax.tasks.base import Task
@@ -107,8 +107,7 @@ def losses(rates: np.ndarray, tasks: Task) -> np.ndarray:
     )
 
     def of(z: Array, key: Key, task: PyTree) -> Array:
-        loss = episode(windowed._replace(init=lambda k, _, t: inner.init(k, Theta({}), t)), key, z, task)[0]
-        return jnp.where(loss < 1.0, loss, 1.0)  # also where it diverged: a practitioner would predict the frequencies
+        return usable(episode(windowed._replace(init=lambda k, _, t: inner.init(k, Theta({}), t)), key, z, task)[0])
 
     over_keys = jax.vmap(of, (None, 0, None))
     call = jax.jit(lambda z: jax.lax.map(lambda row: jax.vmap(over_keys, (None, None, 0))(row, keys, tasks), z))
@@ -120,7 +119,7 @@ def main() -> None:
     options = arguments(__doc__ or "", "experiments/short_horizon/results.json").parse_args()
     began = time.perf_counter()
     seeds = config.QUICK_SEEDS if options.quick else config.SEEDS
-    names, tasks = data_sets(config.FEATURES, config.CLASSES, config.QUICK_DATA_SETS if options.quick else None)
+    names, tasks = data_sets(config.QUICK_DATA_SETS if options.quick else None)
     known, held_out = (jax.tree.map(lambda leaf, s=s: leaf[s::2], tasks) for s in (0, 1))
     grid = np.geomspace(*config.RATE_BOUNDS, config.GRID)[:, None]
     on_known, on_held_out = losses(grid, known), losses(grid, held_out)

@@ -1,6 +1,6 @@
 """The same meta-training in PyTorch, as a process under the interpreter of .venv-peers; same protocol as `worker`.
 
-python peer.py loop|func|compile PROBLEM.npz STEPS META_STEPS THREADS
+python peer.py loop|func|compile|higher|torchopt PROBLEM.npz STEPS META_STEPS THREADS
 """
 
 import json
@@ -68,9 +68,61 @@ def by_func():
     return value_and_slope
 
 
+def network() -> torch.nn.Module:
+    """As a module, which is what libraries for differentiable optimisers want."""
+    w1, w2 = DATA["w1"], DATA["w2"]
+    layers = [torch.nn.Linear(w.shape[1], w.shape[0]) for w in (w1, w2)]
+    with torch.no_grad():
+        for layer, w in zip(layers, (w1, w2), strict=True):
+            layer.weight.copy_(w)
+            layer.bias.zero_()
+    return torch.nn.Sequential(layers[0], torch.nn.ReLU(), layers[1])
+
+
+def by_library(loss_of_task):
+    """One task after the other; `loss_of_task(rate, x, y, valid_x, valid_y)` trains with a library's optimiser."""
+
+    def value_and_slope(log_rate: torch.Tensor):
+        log_rate = log_rate.clone().requires_grad_()
+        mean = sum(loss_of_task(log_rate.exp(), *task) for task in zip(*BATCH, strict=True)) / len(BATCH[0])
+        return mean, torch.autograd.grad(mean, log_rate)[0]
+
+    return value_and_slope
+
+
+def by_higher():
+    """Grefenstette et al. 2019: an optimiser of torch made differentiable, its learning rate overridden."""
+    import higher
+
+    def loss_of_task(rate, x, y, valid_x, valid_y):
+        module = network()
+        optimiser = torch.optim.SGD(module.parameters(), 1.0)
+        with higher.innerloop_ctx(module, optimiser, override={"lr": [rate]}) as (fast, inner):
+            for _ in range(STEPS):
+                inner.step(cross_entropy(fast(x), y))
+            return cross_entropy(fast(valid_x), valid_y)
+
+    return by_library(loss_of_task)
+
+
+def by_torchopt():
+    """Ren et al. 2023: differentiable SGD of rate 1 on the loss times the learning rate, which is the same."""
+    import torchopt
+
+    def loss_of_task(rate, x, y, valid_x, valid_y):
+        module = network()
+        inner = torchopt.MetaSGD(module, 1.0)
+        for _ in range(STEPS):
+            inner.step(rate * cross_entropy(module(x), y))
+        return cross_entropy(module(valid_x), valid_y)
+
+    return by_library(loss_of_task)
+
+
 def main() -> None:
     """Warms up, then repeats on demand."""
-    value_and_slope = by_loop() if KIND == "loop" else by_func()
+    make = {"loop": by_loop, "func": by_func, "compile": by_func, "higher": by_higher, "torchopt": by_torchopt}
+    value_and_slope = make[KIND]()
     if KIND == "compile":
         value_and_slope = torch.compile(value_and_slope)
 

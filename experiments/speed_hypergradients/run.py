@@ -1,4 +1,4 @@
-"""How fast hypergradients are: our meta-training beside PyTorch's loop, torch.func and torch.compile, turn by turn in one run.
+"""How fast hypergradients are: our meta-training beside PyTorch's loop, torch.func, torch.compile, higher and TorchOpt, turn by turn in one run.
 
 python -m experiments.speed_hypergradients.run         # about 15 minutes on 2 cores; `make peers` first
 python -m experiments.speed_hypergradients.run --quick
@@ -25,6 +25,7 @@ from metahpo_jax.population.devices import cores
 
 CORES = cores()
 SPREAD = "forward, all devices"
+LIBRARIES = ("higher", "torchopt")  # for PyTorch
 claim = functools.partial(measured, config.TARGETS)
 
 
@@ -41,14 +42,16 @@ def peer(kind: str, file: str, cell: tuple[int, int]) -> Competitor:
     tasks, steps = cell
     script = str(Path(__file__).with_name("peer.py"))
     work = str(max(1, config.PEER_WORK // (tasks * steps)))
-    return Competitor(f"torch {kind}", [str(PEERS), script, kind, file, str(steps), work, str(CORES)])
+    return Competitor(
+        kind if kind in LIBRARIES else f"torch {kind}", [str(PEERS), script, kind, file, str(steps), work, str(CORES)]
+    )
 
 
 def entries_of(cell: tuple[int, int], file: str) -> list[Competitor]:
     """Who runs in a cell: all in the published example's, ours and torch.func elsewhere."""
     if cell == config.EXAMPLE:
         ours = [own(name, file, cell) for name in ("forward", "reverse", "checkpointed")]
-        return ours + [peer(kind, file, cell) for kind in ("loop", "func", "compile")]
+        return ours + [peer(kind, file, cell) for kind in ("loop", "func", "compile", *LIBRARIES)]
     entries = [own("forward", file, cell)]
     if cell[0] >= config.SHARED and CORES > 1:
         entries.append(own("forward", file, cell, CORES))
@@ -88,6 +91,7 @@ def main() -> None:
             claims += [
                 claim("10 x 5: ours / torch loop", ratio(done, "forward", "torch loop")),
                 claim("10 x 5: ours / torch.compile", ratio(done, "forward", "torch compile")),
+                *[claim(f"10 x 5: ours / {name}", ratio(done, "forward", name)) for name in LIBRARIES],
             ]
     figures["forward / torch.func"] = ratios
     known = [value for name, value in ratios.items() if value is not None and name != title(config.EXAMPLE)]
@@ -98,10 +102,14 @@ def main() -> None:
     ]
     if config.LARGEST in cells:
         found = figures[title(config.LARGEST)]
-        largest = found.get(SPREAD, found["forward"])
+        enough = config.TARGETS["512 x 500: meta-steps per second"]
+        # The most frugal way of those that are fast enough; how fast all devices are is said as well.
+        ways = [found[name] for name in ("forward", SPREAD) if name in found]
+        largest = min(ways, key=lambda way: (way["median"] < enough, way["peak_megabytes"]))
         claims += [
             claim("512 x 500: meta-steps per second", largest["median"]),
             claim("512 x 500: megabytes", float(largest["peak_megabytes"]), most=True),
+            claim("512 x 500 on all devices: meta-steps per second, the goal", max(way["median"] for way in ways)),
         ]
     draw(figures, cells, options.out.with_suffix(".png"))
     left_out = [title(cell) for cell in config.CELLS if cell not in cells]

@@ -1,6 +1,6 @@
 """One of our competitors as a process: prints READY and facts, then runs one repetition per line on standard input.
 
-python -m experiments.speed_population.worker KIND SIZE PROBLEM.npz DEVICES
+python -m experiments.speed_population.worker KIND SIZE PROBLEM.npz DEVICES [pinned]
 """
 
 import json
@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 
 KIND, SIZE, PROBLEM, DEVICES = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
+if sys.argv[5:] == ["pinned"]:  # to one core
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 os.environ.pop("XLA_FLAGS", None)
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 if not KIND.endswith("vmap"):  # those run with JAX's defaults

@@ -18,21 +18,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.tables import data_sets, free_numbers
+from experiments.tables import INNER, SEARCHED, STEPS, data_sets, free_numbers, usable
 from experiments.transfer import config
 from metahpo_jax import driver
 from metahpo_jax.base import Array, Evaluation, Objective, PyTree, Status, no_candidates
 from metahpo_jax.evaluation.jobs import versions
-from metahpo_jax.hypergrad import SPACE, Theta, classifier, gradient_descent, relative
-from metahpo_jax.hypergrad.inner import advance
+from metahpo_jax.hypergrad import Theta, advance
 from metahpo_jax.metalearners import warm_start, warm_weights
 from metahpo_jax.proposers import PortfolioTheta, random
-from metahpo_jax.spaces import Free, Space
 from metahpo_jax.tasks.base import Split, Task
 
-SEARCHED = Space.of({name: SPACE[name] for name in config.HYPERPARAMETERS})
-FREE = Free(SEARCHED)
-INNER = gradient_descent(relative(classifier(config.DEPTH, config.WIDTH, batch=config.BATCH)), FREE, steps=config.STEPS)
 LABELS = {
     "cold": "cold start", "warm": "warm start", "warm, unguarded": "warm start without guard",
     "negated": "from wrong labels", "negated, unguarded": "from wrong labels without guard",
@@ -63,9 +58,9 @@ def negated(task: Task) -> Task:
 def run(key: Array, theta: Theta, task: Task, inner=INNER) -> tuple[Array, PyTree]:
     """Loss after training, at most 1, and the weights."""
     init_key, step_key, loss_key = jax.random.split(key, 3)
-    state = advance(inner, step_key, theta, inner.init(init_key, theta, task), task, 0, config.STEPS)
+    state = advance(inner, step_key, theta, inner.init(init_key, theta, task), task, 0, STEPS)
     loss = inner.loss(loss_key, theta, state, task)
-    return jnp.where(loss < 1.0, loss, 1.0), inner.weights(state)  # also where it diverged
+    return usable(loss), inner.weights(state)
 
 
 def tuned(sources: Task, *, backwards: bool = False) -> tuple[np.ndarray, PyTree]:
@@ -73,7 +68,7 @@ def tuned(sources: Task, *, backwards: bool = False) -> tuple[np.ndarray, PyTree
     rng = np.random.default_rng(config.SEED)
     rows = rng.random((config.SOURCE_CONFIGURATIONS, SEARCHED.size))
     u = np.asarray([SEARCHED.encode(SEARCHED.decode(row)) for row in rows])
-    z, key = free_numbers(SEARCHED, jnp.asarray(u, jnp.float32)), jax.random.key(config.SEED)
+    z, key = free_numbers(jnp.asarray(u, jnp.float32)), jax.random.key(config.SEED)
 
     def best(task: Task) -> tuple[Array, PyTree]:
         losses, weights = jax.lax.map(lambda one: run(key, Theta(one), task), z)
@@ -95,7 +90,7 @@ def search(targets: Task, sources: tuple[np.ndarray, PyTree] | None, *, guard: b
         proposer = cold if handed is None else warm_start(PortfolioTheta(handed[0]), SEARCHED, cold, guard=guard)
 
         def trained(u: Array, fidelity: Array) -> tuple[Evaluation, Array]:
-            loss, _ = run(train_key, Theta(free_numbers(SEARCHED, u), weights), task, inner)
+            loss, _ = run(train_key, Theta(free_numbers(u), weights), task, inner)
             return Evaluation(loss, jnp.ones(()), fidelity, jnp.asarray(int(Status.OK), jnp.int32)), u
 
         objective = Objective(lambda key, proposal: proposal.u, trained)
@@ -116,7 +111,7 @@ def main() -> None:
     options = arguments(__doc__ or "", "experiments/transfer/results.json").parse_args()
     began, quick = time.perf_counter(), options.quick
     seeds = config.QUICK_SEEDS if quick else config.SEEDS
-    names, tasks = data_sets(config.FEATURES, config.CLASSES, config.QUICK_DATA_SETS if quick else None)
+    names, tasks = data_sets(config.QUICK_DATA_SETS if quick else None)
     targets = jax.vmap(target_of)(tasks)
     sources = jax.vmap(source_of)(tasks)
     handed_on = {

@@ -22,8 +22,7 @@ from experiments.mnist import CLASSES, Images, accuracy, cross_entropies, drawn
 from experiments.weight_decay_per_parameter import config
 from metahpo_jax.base import Array, Key
 from metahpo_jax.evaluation.jobs import versions
-from metahpo_jax.hypergrad import Inner, implicit, reverse
-from metahpo_jax.hypergrad.inner import advance
+from metahpo_jax.hypergrad import Inner, advance, implicit, reverse
 from metahpo_jax.metalearners import descent
 from metahpo_jax.training import fit
 

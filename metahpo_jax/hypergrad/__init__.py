@@ -15,6 +15,7 @@ the caller leaves that task out of its mean.
 """
 
 from metahpo_jax.hypergrad.auto import Chosen as Chosen
+from metahpo_jax.hypergrad.auto import Estimator as Estimator
 from metahpo_jax.hypergrad.auto import estimator_of as estimator_of
 from metahpo_jax.hypergrad.distill import hyperdistill as hyperdistill
 from metahpo_jax.hypergrad.evolution import es_single as es_single
@@ -32,7 +33,9 @@ from metahpo_jax.hypergrad.growth import growth as growth
 from metahpo_jax.hypergrad.growth import with_growth as with_growth
 from metahpo_jax.hypergrad.implicit import implicit as implicit
 from metahpo_jax.hypergrad.inner import Inner as Inner
+from metahpo_jax.hypergrad.inner import advance as advance
 from metahpo_jax.hypergrad.inner import as_inner as as_inner
+from metahpo_jax.hypergrad.inner import episode as episode
 from metahpo_jax.hypergrad.networks import classifier as classifier
 from metahpo_jax.hypergrad.networks import regressor as regressor
 from metahpo_jax.hypergrad.networks import relative as relative

@@ -15,6 +15,7 @@ from metahpo_jax.hypergrad.inner import Inner
 from metahpo_jax.hypergrad.reverse import checkpointed, reverse
 
 FEW = 16  # entries of theta up to which forward mode costs no more than the alternatives
+PAIRS = 8  # of perturbations that noise-reuse evolution strategies take where memory allows
 MEMORY = 1 << 30  # bytes that all tasks' kept states may take
 
 BY_NAME: dict[str, Callable[[Inner], HyperGrad]] = {
@@ -83,9 +84,11 @@ def estimator_of(
             f"{needs} do not fit into {memory / 2**20:.0f} MiB, but {2 * root} of them do",
         )
     window = max(d for d in range(1, root + 1) if inner.horizon % d == 0)
+    pairs = int(min(max(memory // (2 * size), 1), PAIRS))  # each keeps two states
     return Chosen(
-        nres(inner, window),
+        nres(inner, window, pairs=pairs),
         "nres",
-        f"not even {2 * root} states of {size / 2**20:.3g} MiB fit into {memory / 2**20:.0f} MiB; what it descends is the sum of the losses "
-        f"after every {window} updates, smoothed",
+        f"not even {2 * root} states of {size / 2**20:.3g} MiB fit into {memory / 2**20:.0f} MiB, but the {2 * pairs} of {pairs} pairs "
+        f"{'do' if 2 * pairs * size <= memory else 'are the least there is'}; what it descends is the sum of the losses after every {window} "
+        "updates, smoothed",
     )

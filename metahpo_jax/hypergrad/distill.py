@@ -9,7 +9,7 @@ from jax import lax
 
 from metahpo_jax.base import Array, Estimate, HyperGrad, Key, PyTree
 from metahpo_jax.errors import ConfigError
-from metahpo_jax.hypergrad.inner import Inner, Window, advance, measured, split_floats
+from metahpo_jax.hypergrad.inner import Inner, Window, advance, check_sees, measured, split_floats
 
 
 class Distilled(NamedTuple):
@@ -36,7 +36,7 @@ def hyperdistill(inner: Inner, *, gamma: float = 0.99, scale: float | None = Non
         trainings. The paper does that once every 50 episodes: hand in what was found before to do the same.
 
     Raises:
-      ConfigError: for a gamma outside (0, 1).
+      ConfigError: for a gamma outside (0, 1), or (where `init` is traced) a part of `theta` that sets the initial state alone.
     """
     if not 0.0 < gamma < 1.0:
         raise ConfigError(f"hyperdistill: gamma must be between 0 and 1, got {gamma}; 0.99 is usual.")
@@ -97,6 +97,7 @@ def hyperdistill(inner: Inner, *, gamma: float = 0.99, scale: float | None = Non
     def init(key: Key, theta: PyTree, task: PyTree) -> Window:
         state_key, scale_key = jax.random.split(key)
         state = inner.init(state_key, theta, task)
+        check_sees("hyperdistill", inner, key, theta, lax.stop_gradient(state), task)
         floats = split_floats(state)[0]
         found = fitted_scale(scale_key, theta, task) if scale is None else jnp.asarray(scale, floats[0].dtype)
         zero = jnp.zeros((), jnp.int32)

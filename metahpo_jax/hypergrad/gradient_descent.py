@@ -90,15 +90,17 @@ def gradient_descent(
         raise ConfigError(
             f"gradient_descent: expected a learning_rate and any others of {', '.join(SPACE.names)}, each once, got {', '.join(given)}."
         )
-    works = {"learning_rate", *problem.uses} | ({"momentum"} if optimiser == "sgd" else set())
-    works |= set() if first_order else {"weight_decay"}
+    in_the_loss = {"weight_decay", *problem.uses}
+    works = (
+        {"learning_rate"} | ({"momentum"} if optimiser == "sgd" else set()) | (set() if first_order else in_the_loss)
+    )
     idle = [name for name in (free.space.names if free else ()) if name not in works]
     if idle:
         raise ConfigError(
             f"gradient_descent: {idle[0]} changes nothing here, so it cannot be learned: momentum needs sgd, noise a problem that is noisy, "
-            "weight decay more than first-order gradients; leave it out, or fix it."
+            "and what is part of the inner loss more than first-order gradients; leave it out, or fix it."
         )
-    vain = [name for name, value in fixed.items() if value and name not in works | {"weight_decay"}]
+    vain = [name for name, value in fixed.items() if value and name not in works | in_the_loss]
     if vain:
         raise ConfigError(
             f"gradient_descent: a fixed {vain[0]} changes nothing here: momentum needs sgd, noise a problem that is noisy; leave it out."

@@ -122,6 +122,21 @@ def unreached(function: Callable[..., PyTree], theta: PyTree, *others: PyTree) -
     return [path for path, reached in zip(paths, used, strict=False) if not reached]
 
 
+def check_sees(name: str, inner: Inner, key: Key, theta: PyTree, state: PyTree, task: PyTree) -> None:
+    """For estimators that take the state for a constant: raises ConfigError where a part of `theta` sets the initial state alone."""
+
+    def seen(theta: PyTree) -> PyTree:
+        return inner.step(key, theta, state, task, jnp.zeros((), jnp.int32)), inner.loss(key, theta, state, task)
+
+    idle = unreached(lambda theta: inner.init(key, theta, task), theta)
+    blind = [path for path in unreached(seen, theta) if path not in idle]
+    if blind:
+        raise ConfigError(
+            f"{name}: theta{blind[0]} sets the initial state alone, which this estimator takes for a constant; learn it by reverse, "
+            "forward or an evolution strategy."
+        )
+
+
 def split_floats(tree: PyTree) -> tuple[list[Array], Callable[[list[Array]], PyTree]]:
     """The leaves of a tree that have derivatives, and what puts them back among the others (counters, keys)."""
     leaves, structure = jax.tree.flatten(tree)

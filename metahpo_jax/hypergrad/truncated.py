@@ -5,8 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from metahpo_jax.base import Array, Estimate, HyperGrad, Key, PyTree
-from metahpo_jax.errors import ConfigError
-from metahpo_jax.hypergrad.inner import Inner, Window, advance, measured, unreached, windows_of
+from metahpo_jax.hypergrad.inner import Inner, Window, advance, check_sees, measured, windows_of
 
 
 def truncated(inner: Inner, window: int) -> HyperGrad:
@@ -23,17 +22,7 @@ def truncated(inner: Inner, window: int) -> HyperGrad:
 
     def init(key: Key, theta: PyTree, task: PyTree) -> Window:
         state = lax.stop_gradient(inner.init(key, theta, task))
-
-        def seen(theta: PyTree) -> PyTree:
-            return inner.step(key, theta, state, task, jnp.zeros((), jnp.int32)), inner.loss(key, theta, state, task)
-
-        idle = unreached(lambda theta: inner.init(key, theta, task), theta)
-        blind = [path for path in unreached(seen, theta) if path not in idle]
-        if blind:
-            raise ConfigError(
-                f"truncated: theta{blind[0]} sets the initial state alone, which this estimator takes for a constant; learn it by reverse, "
-                "forward or an evolution strategy."
-            )
+        check_sees("truncated", inner, key, theta, state, task)
         return Window(state, jnp.zeros((), jnp.int32))
 
     def step(key: Key, theta: PyTree, carry: Window, task: PyTree) -> tuple[Estimate, Window]:

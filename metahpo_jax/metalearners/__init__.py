@@ -13,6 +13,7 @@ from metahpo_jax.metalearners.maml import started_at as started_at
 from metahpo_jax.metalearners.portfolio import greedy_picks as greedy_picks
 from metahpo_jax.metalearners.portfolio import imagined_picks as imagined_picks
 from metahpo_jax.metalearners.portfolio import learn_portfolio as learn_portfolio
+from metahpo_jax.metalearners.portfolio import listed as listed
 from metahpo_jax.metalearners.pretrained_gp import STEPS as STEPS
 from metahpo_jax.metalearners.pretrained_gp import PretrainedGP as PretrainedGP
 from metahpo_jax.metalearners.pretrained_gp import learn_prior as learn_prior

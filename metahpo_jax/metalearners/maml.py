@@ -81,7 +81,7 @@ class Adapted(NamedTuple):
 
 
 def adapt(
-    hypergrad: HyperGrad, theta: Theta, task: PyTree, key: Key, *, evaluations: int, rate: float = 0.3
+    hypergrad: HyperGrad, theta: Theta, task: PyTree, key: Key, *, evaluations: int, rate: float | Array = 0.3
 ) -> Adapted:  # fmt: skip
     """Hypergradient steps on one task from `theta` on: each evaluation trains with the present hyperparameters and moves them.
 

@@ -11,7 +11,7 @@ from metahpo_jax.population.devices import memory_per_device, training_devices
 from metahpo_jax.tasks.base import Task, TaskShape
 
 CACHE = 1 << 20  # bytes that the lanes of a chunk may touch in one step on a CPU: about its second-level cache
-LEAST_LANES, MOST_LANES = 8, 16
+LEAST_LANES, MOST_LANES = 16, 32
 MOST_LANES_ON_ACCELERATOR = 1024
 COARSE_LANES = 4  # over all devices, where only a handful of configurations is trained at a time
 FEW_RUNS = 4  # per device, below which a group's chunks are cut so that all devices have as many
