@@ -292,7 +292,7 @@ def draw(grid: np.ndarray, curves: dict[str, np.ndarray], figures: dict[str, Any
             panel.axvline(rate, color="tab:orange", alpha=0.5, label="learned, one line per seed" if i == 0 else None)
         panel.axhline(nothing, color="grey", linestyle=":", label="class frequencies")
         unit = "of that of the class frequencies" if nothing == 1.0 else "nats"
-        panel.set(title=LABELS[name], xlabel="learning rate", ylabel=f"validation loss after 5 steps ({unit})")
+        panel.set(title=LABELS[name], xlabel="learning rate", ylabel=f"validation loss after 5 steps\n({unit})")
         panel.set_ylim(0.3 * nothing, 2.2 * nothing)
         panel.legend()
     picture.savefig(path, dpi=120)
