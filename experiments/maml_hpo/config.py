@@ -16,6 +16,6 @@ TRAININGS, LIKELY, REFINED = 50, 16, 800
 TRAININGS_ON_TABLES = 16  # of each real table at every rate
 TEST_TASKS = 4_000  # fresh ones, on which the grid and what was learned are compared
 SEEDS, QUICK_SEEDS = 10, 3
-QUICK_DATA_SETS = 24
+QUICK_DATA_SETS, QUICK_TRAININGS_ON_TABLES, QUICK_TEST_TASKS = 20, 4, 500
 SEED = 0
 WITHIN = 1.01  # of the best rate of the grid

@@ -151,14 +151,14 @@ class Study(NamedTuple):
     nothing: float  # loss of the class frequencies
 
 
-def of_drawn_tasks(learnable: bool) -> Study:
+def of_drawn_tasks(learnable: bool, tests: int) -> Study:
     """Fresh tasks in every meta-step."""
-    many = batch_of(learnable, config.TEST_TASKS)
+    many = batch_of(learnable, tests)
     judged, test = (many(jax.random.key(config.SEED + n), ()) for n in (4, 1))
     return Study(INNER, batch_of(learnable, config.TASKS), None, judged, test, 1, math.log(2.0))
 
 
-def of_tables(learnable: bool, most: int | None) -> Study:
+def of_tables(learnable: bool, most: int | None, trainings: int) -> Study:
     """Every other real table is learned from, the others are tested on; labels as they are, or in random order within each split."""
     _, tasks = data_sets(most)
     tasks = (
@@ -172,7 +172,7 @@ def of_tables(learnable: bool, most: int | None) -> Study:
         chosen = jax.random.choice(key, data.n_features.shape[0], (config.TASKS,), replace=False)
         return jax.tree.map(lambda leaf: leaf[chosen], data)
 
-    return Study(ON_TABLES, some, known, known, held_out, config.TRAININGS_ON_TABLES, 1.0)
+    return Study(ON_TABLES, some, known, known, held_out, trainings, 1.0)
 
 
 def shuffled(key: Key, task: Task) -> Task:
@@ -244,10 +244,15 @@ def main() -> None:
     began = time.perf_counter()
     seeds = config.QUICK_SEEDS if options.quick else config.SEEDS
     figures, curves = {}, {}
-    most = config.QUICK_DATA_SETS if options.quick else None
+    tests = config.QUICK_TEST_TASKS if options.quick else config.TEST_TASKS
+    tables = (
+        (config.QUICK_DATA_SETS, config.QUICK_TRAININGS_ON_TABLES)
+        if options.quick
+        else (None, config.TRAININGS_ON_TABLES)
+    )
     studies = {
-        "learnable": lambda: of_drawn_tasks(True), "random": lambda: of_drawn_tasks(False),
-        "tables": lambda: of_tables(True, most), "tables, random": lambda: of_tables(False, most),
+        "learnable": lambda: of_drawn_tasks(True, tests), "random": lambda: of_drawn_tasks(False, tests),
+        "tables": lambda: of_tables(True, *tables), "tables, random": lambda: of_tables(False, *tables),
     }  # fmt: skip
     for name, study in studies.items():
         figures[name], grid, curves[name] = results_of(study(), seeds)
@@ -272,11 +277,15 @@ def main() -> None:
         low, random = figures[name]["below_class_frequencies_by"][1], name.endswith("random")
         what = f"{label}: advantage over the class frequencies, lower end of the interval"
         claims.append(Claim(what, low, "<= 0" if random else "> 0", low <= 0 if random else low > 0))
+    quick_leaves_out = [
+        f"seeds {seeds} to {config.SEEDS - 1}", f"tables after the first {config.QUICK_DATA_SETS}",
+        f"{config.TEST_TASKS} drawn tasks, and {config.TRAININGS_ON_TABLES} trainings of a table, to test on",
+    ]  # fmt: skip
     draw(grid, curves, figures, options.out.with_suffix(".png"))
     write(
         options.out, command="python -m experiments.maml_hpo.run" + (" --quick" if options.quick else ""),
         seeds=list(range(seeds)), seconds=time.perf_counter() - began, figures=figures, claims=claims,
-        not_tested=[f"seeds {seeds} to {config.SEEDS - 1}"] if options.quick else [], versions=versions(),
+        not_tested=quick_leaves_out if options.quick else [], versions=versions(),
     )  # fmt: skip
 
 
